@@ -1,0 +1,5 @@
+"""``python -m ferroflow``: the command line."""
+
+from ferroflow.cli.main import main
+
+main()

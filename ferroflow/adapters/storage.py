@@ -1,0 +1,92 @@
+"""Files that are whole or not there: everything is written under a temporary name and then moved into place.
+
+A process killed at any moment leaves at most a hidden temporary file, never half a table. A record is written after the
+files it names, so a record that can be read vouches for them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import polars as pl
+from pydantic import ValidationError
+
+from ferroflow.core.records import Record
+
+logger = logging.getLogger(__name__)
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+_ROW_GROUP = 122_880
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; moved onto it at the end of the block, deleted when the block fails.
+
+    The folder is made. The bytes are on the disk before the move, so a power cut cannot leave an empty file either.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        yield temporary
+        _to_disk(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, wholly or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def atomic_parquet(path: Path, frame: pl.DataFrame | pl.LazyFrame) -> None:
+    """Write a frame as Parquet (zstd), wholly or not at all; a lazy one is streamed in its own row order."""
+    with replacing(path) as temporary:
+        if isinstance(frame, pl.LazyFrame):
+            frame.sink_parquet(temporary, compression="zstd", compression_level=3, row_group_size=_ROW_GROUP)
+        else:
+            frame.write_parquet(temporary, compression="zstd", compression_level=3, row_group_size=_ROW_GROUP)
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record as JSON, wholly or not at all."""
+    atomic_bytes(path, record.model_dump_json(indent=1).encode())
+
+
+def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord | None:
+    """Read a record; None when there is none, or none of this form (told in the log: it is then made again)."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        logger.warning("%s is no %s and is made again: %s", path, kind.__name__, error)
+        return None
+
+
+def read_table(path: Path) -> pl.DataFrame | None:
+    """Read a Parquet file of ours; None when it is missing or damaged (told in the log: it is then made again)."""
+    try:
+        return pl.read_parquet(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        logger.warning("%s is damaged and is made again: %s", path, error)
+        return None
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,210 @@
+"""The command line: names, options and help; each verb's work is imported when it is called."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ferroflow.adapters.home import Home
+    from ferroflow.adapters.settings import Settings
+
+app = typer.Typer(
+    help="A machine-learning pipeline described once, in one folder, and kept right by Prefect.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+models_app = typer.Typer(help="Registered models: what serves, since when and why.", no_args_is_help=True)
+datasets_app = typer.Typer(help="Snapshots of raw data and what became of them.", no_args_is_help=True)
+quarantine_app = typer.Typer(help="Rows that were refused, with their reasons and raw values.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+app.add_typer(datasets_app, name="datasets")
+app.add_typer(quarantine_app, name="quarantine")
+
+HomeOption = Annotated[
+    Path | None, typer.Option("--home", help="The folder of all state. [default: .ferroflow or FERROFLOW_HOME]")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+Pipeline = Annotated[str, typer.Argument(help="A pipeline's name: a folder below pipelines/.")]
+PipelineOption = Annotated[str | None, typer.Option("--pipeline", "-p", help="Only this pipeline.")]
+
+
+def _settings(home: Path | None, **overrides: object) -> Settings:
+    from ferroflow.adapters.settings import load_settings
+
+    return load_settings(home=home, **overrides)
+
+
+def _home(home: Path | None) -> Home:
+    from ferroflow.adapters.home import Home
+
+    return Home(_settings(home).home)
+
+
+def _moment(text: str | None) -> datetime | None:
+    """Read ``2023-04-01`` or ``2023-04-01T04:00`` (UTC unless an offset is given)."""
+    from ferroflow.core.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"--as-of {text!r} is no moment. Write 2023-04-01 or 2023-04-01T04:00.") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+@app.command()
+def demo(
+    home: HomeOption = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Use the simulator even when real data is at hand.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the whole loop: dirty files, training, serving, drift, and a model that repairs itself."""
+    from ferroflow.demo.show import run_demo
+
+    run_demo(_settings(home, simulate=simulate or None), as_json=as_json)
+
+
+@app.command()
+def run(
+    pipeline: Pipeline,
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", help="The moment to run for. [default: the spec's, or now]")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option("--minutes", min=0.05, help="Time for tuning and training.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    simulate: Annotated[bool, typer.Option("--simulate", help="Use the pipeline's simulator, off-line.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take one pipeline from its raw files to a served model."""
+    from ferroflow.cli.run import run_pipeline
+
+    run_pipeline(_settings(home, simulate=simulate or None), pipeline, _moment(as_of), minutes, dry_run, as_json)
+
+
+@app.command()
+def up(home: HomeOption = None) -> None:
+    """Start Prefect, a worker with every deployment, the MLflow UI and the prediction service, on loopback."""
+    from ferroflow.cli.stack import up as start
+
+    start(_settings(home))
+
+
+@app.command()
+def down(home: HomeOption = None) -> None:
+    """Stop what `up` started."""
+    from ferroflow.cli.stack import down as stop
+
+    stop(_settings(home))
+
+
+@app.command()
+def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Say what runs, where, and which model serves."""
+    from ferroflow.cli.stack import status as tell
+
+    tell(_settings(home), as_json)
+
+
+@app.command()
+def explain(
+    prediction_id: Annotated[str, typer.Argument(help="An id from a prediction's answer.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell where one prediction came from: its inputs, features, model and lineage."""
+    from ferroflow.cli.explain import explain as tell
+
+    tell(_home(home), prediction_id, as_json)
+
+
+@models_app.command("list")
+def models_list(pipeline: PipelineOption = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """List registered versions, with their aliases and errors."""
+    from ferroflow.cli.models import list_models
+
+    list_models(_home(home), pipeline, as_json)
+
+
+@models_app.command("history")
+def models_history(pipeline: Pipeline, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Show the deployment ledger: what served when, and why."""
+    from ferroflow.cli.models import history
+
+    history(_home(home), pipeline, as_json)
+
+
+@models_app.command("rollback")
+def models_rollback(
+    pipeline: Pipeline,
+    why: Annotated[str, typer.Option("--why", help="Kept in the ledger.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve the version that served before the present one."""
+    from ferroflow.cli.models import rollback
+
+    rollback(_home(home), pipeline, why, as_json)
+
+
+@datasets_app.command("list")
+def datasets_list(pipeline: PipelineOption = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """List snapshots."""
+    from ferroflow.cli.datasets import list_datasets
+
+    list_datasets(_home(home), pipeline, as_json)
+
+
+@datasets_app.command("show")
+def datasets_show(
+    pipeline: Pipeline,
+    fingerprint: Annotated[str, typer.Argument(help="A snapshot's fingerprint, or the beginning of one.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a snapshot: files, checksums, schema, rows."""
+    from ferroflow.cli.datasets import show_dataset
+
+    show_dataset(_home(home), pipeline, fingerprint, as_json)
+
+
+@quarantine_app.command("list")
+def quarantine_list(pipeline: PipelineOption = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Count refused rows by reason."""
+    from ferroflow.cli.quarantine import list_quarantine
+
+    list_quarantine(_home(home), pipeline, as_json)
+
+
+@quarantine_app.command("show")
+def quarantine_show(
+    pipeline: Pipeline,
+    reason: Annotated[str | None, typer.Option("--reason", help="Only rows with this text in a reason.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many rows.")] = 20,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show refused rows with their raw values."""
+    from ferroflow.cli.quarantine import show_quarantine
+
+    show_quarantine(_home(home), pipeline, reason, limit, as_json)
+
+
+def main() -> None:
+    """The console script: an error of ours is one line and its own exit code."""
+    from ferroflow.core.errors import FerroflowError
+
+    try:
+        app()
+    except FerroflowError as error:
+        typer.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,54 @@
+"""The serving contract (``serving.json``): all the prediction service needs to know about a model.
+
+Imported by the service: pydantic and the standard library only.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Field(_Part):
+    """One field of a request row; ``minimum`` and ``maximum`` are inclusive."""
+
+    name: str
+    type: Literal["number", "integer", "text", "time"]
+    nullable: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str | int, ...] | None = None
+    description: str = ""
+
+
+class StoredView(_Part):
+    """Features looked up by the value of the request field ``on``, missing when older than ``ttl_seconds``."""
+
+    view: str
+    entity: str
+    on: str
+    ttl_seconds: float
+    features: tuple[str, ...]
+
+
+class ServingContract(_Part):
+    """What is asked for, how the model's inputs are made of it, and what is answered."""
+
+    pipeline: str
+    model: str
+    fingerprint: str  # of the trained model
+    task: Literal["regression", "classification"]
+    target: str
+    positive: str | None = None
+    time: str | None = None  # the request field that is the event time (ISO 8601, an offset or UTC)
+    fields: tuple[Field, ...]
+    request_features: tuple[str, ...] = ()  # "module:name"
+    stored: tuple[StoredView, ...] = ()
+    inputs: dict[str, Literal["float", "int", "text"]]  # of the ONNX graph, in order
+    lineage: dict[str, str] = {}  # station -> fingerprint
+    feature_code: str = ""  # digest of the modules that hold the request features

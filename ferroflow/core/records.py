@@ -1,0 +1,237 @@
+"""The record types, one for each station: frozen, JSON-like, each carrying its predecessor's fingerprint.
+
+Snapshot → Validated → FeatureTable → Split → TrainedModel → Evaluation → Verdict → ModelVersion → Deployment
+→ Prediction → MonitorReport → Decision. Paths are relative to the home folder.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """What every station gives: ``fingerprint`` names the content, ``parent`` is the predecessor's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pipeline: str
+    fingerprint: str
+    parent: str | None = None
+
+
+class Part(BaseModel):
+    """One source file, read without loss into one Parquet file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fingerprint: str
+    file: str  # the file's own name
+    origin: str  # "mirror", "url", "cache", "simulator" or "landing"
+    address: str  # where it was read from, without credentials
+    sha256: str
+    rows: int
+    columns: dict[str, str]  # raw column -> raw type
+    path: str
+    ingested_at: datetime
+    label: str = ""
+
+
+class Snapshot(Record):
+    """Raw rows, content-addressed: the same files give the same snapshot."""
+
+    as_of: datetime
+    parts: tuple[Part, ...]
+    references: dict[str, str]  # reference name -> path of its Parquet file
+    rows: int
+
+
+class Validated(Record):
+    """Accepted rows go on; every other row is in quarantine with its reasons and raw values."""
+
+    as_of: datetime
+    accepted: tuple[str, ...]
+    quarantined: tuple[str, ...]
+    rows_in: int
+    rows_accepted: int
+    rows_quarantined: int
+    reasons: dict[str, int]  # rows for each reason; a row may have several
+    casts: dict[str, str]  # column -> "Int64, Int32 -> Int64": types that had to be changed
+
+
+class FeatureTable(Record):
+    """Model inputs and target of each labelled row, joined as of the moment of prediction."""
+
+    as_of: datetime
+    path: str
+    rows: int
+    numeric: tuple[str, ...]
+    categorical: tuple[str, ...]
+    target: str
+    time: str | None
+    slices: tuple[str, ...]
+    views: dict[str, int]  # stored view -> rows in the offline store
+
+
+class Split(Record):
+    """Three Parquet files: who trains, validates and tests is fixed here and nowhere else."""
+
+    as_of: datetime
+    paths: dict[Literal["train", "validation", "test"], str]
+    rows: dict[Literal["train", "validation", "test"], int]
+    boundaries: dict[str, str]
+    numeric: tuple[str, ...]
+    categorical: tuple[str, ...]
+    target: str
+    time: str | None
+    slices: tuple[str, ...]
+    weighted: bool = False  # the train file has a column "weight"
+
+
+class Standing(BaseModel):
+    """One line of the leaderboard: a candidate's best trial, errors on the validation rows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    candidate: str
+    metrics: dict[str, float]
+    trials: int
+    pruned: int
+    seconds: float
+    params: dict[str, Any]
+
+
+class TrainedModel(Record):
+    """The best candidate, exported. Below ``path``: model.onnx, weights, preprocess.json, baseline.json, trials.json."""
+
+    path: str
+    candidate: str
+    metric: str
+    leaderboard: tuple[Standing, ...]  # best first; the baseline is in it
+    inputs: dict[str, Literal["float", "int", "text"]]  # of the ONNX graph, each (batch, 1)
+    seed: int
+    device: str
+    seconds: float
+
+
+class Interval(BaseModel):
+    """A paired difference of errors (other − candidate; positive: the candidate is better) with its bounds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    difference: float
+    low: float
+    high: float
+    confidence: float
+    rows: int
+
+
+class Evaluation(Record):
+    """Errors overall and by slice, on rows that took no part in training."""
+
+    metrics: dict[str, dict[str, float]]  # "validation" | "test" -> metric -> value, of the candidate
+    baseline: dict[str, dict[str, float]]
+    champion: dict[str, dict[str, float]]  # empty when there is none
+    champion_version: str | None
+    against_baseline: Interval
+    against_champion: Interval | None
+    slices: dict[str, dict[str, dict[str, float]]]  # column -> value -> {"rows", "candidate", "baseline", "champion"}
+    reference: str  # Parquet: model inputs, "prediction", "target" of validation and test rows
+
+
+class GateResult(BaseModel):
+    """What one gate says, with its numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gate: str
+    passed: bool
+    reason: str
+
+
+class Verdict(Record):
+    """All gates; one that fails stops promotion and nothing else."""
+
+    passed: bool
+    gates: tuple[GateResult, ...]
+
+    @property
+    def reason(self) -> str:
+        """The gates' reasons in one line; the failed ones when it failed."""
+        return "; ".join(gate.reason for gate in self.gates if gate.passed == self.passed)
+
+
+class ModelVersion(Record):
+    """A version in the registry, load-verified."""
+
+    name: str
+    version: str
+    run_id: str
+    package: str  # folder with model.onnx and serving.json
+    reference: str
+    metrics: dict[str, float]
+    candidate: str
+
+
+class Deployment(Record):
+    """One line of the ledger: what serves since when, and why."""
+
+    entry: int
+    version: str
+    previous: str | None
+    action: Literal["promoted", "rejected", "rolled back"]
+    at: datetime
+    why: str
+
+
+class Prediction(Record):
+    """One logged answer of the service; ``fingerprint`` is its id, ``parent`` the model's."""
+
+    version: str
+    at: datetime
+    event_time: datetime | None
+    inputs: dict[str, Any]
+    features: dict[str, Any]
+    prediction: float
+    degraded: bool
+    label: float | str | None = None
+
+
+class ColumnDrift(BaseModel):
+    """One input's drift: effect, adjusted p-value, and whether both say so."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    column: str
+    psi: float
+    p: float
+    drifted: bool
+    reason: str
+
+
+class MonitorReport(Record):
+    """What was looked at, and what was found; ``alarm`` says whether anything has to be done."""
+
+    as_of: datetime
+    version: str | None
+    predictions: int
+    labelled: int
+    drift: tuple[ColumnDrift, ...]
+    live: float | None  # error of the labelled predictions
+    expected: float | None  # error expected for these inputs
+    ratio: float | None
+    ratio_low: float | None
+    windows: tuple[dict[str, Any], ...]  # each window's start, rows, live, expected, ratio, worse
+    alarm: Literal["none", "performance", "drift", "staleness"]
+    why: str
+    html: str | None = None  # the Evidently report, when there was something to look at
+
+
+class Decision(Record):
+    """To retrain or not, and why."""
+
+    retrain: bool
+    reason: str
+    as_of: datetime

@@ -1,0 +1,358 @@
+"""What a pipeline *is*: one frozen description, from which everything else follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar, Literal
+
+import polars as pl
+
+from ferroflow.core.durations import duration
+from ferroflow.core.errors import LeakageError, SpecError
+from ferroflow.core.features import RequestFeatures, StoredFeatures
+
+# ---------------------------------------------------------------------------------------------- where data comes from
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a source: its public address, and its path below a mirror (``FERROFLOW_MIRROR``)."""
+
+    url: str
+    mirror: str
+    member: str | None = None  # the file inside, where the address gives a zip archive
+    skip_rows: int = 0  # lines before the data or the header
+    label: str = ""  # kept in the column ``source_label`` of the snapshot, when given
+
+    @property
+    def name(self) -> str:
+        """The file's own name."""
+        return self.mirror.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class MonthlyFiles:
+    """One file a month; ``url`` and ``mirror`` hold ``{year}`` and ``{month:02}``."""
+
+    url: str
+    mirror: str
+    first: datetime
+
+    def files(self, start: datetime, end: datetime) -> list[SourceFile]:
+        """The files of all months that overlap ``[start, end)`` and are over at ``end``."""
+        found = []
+        year, month = max((self.first.year, self.first.month), (start.year, start.month))
+        while (following := datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)) <= end + timedelta(days=1):
+            names = {"year": year, "month": month}
+            found.append(SourceFile(self.url.format(**names), self.mirror.format(**names)))
+            year, month = following.year, following.month
+        return found
+
+
+@dataclass(frozen=True)
+class FixedFiles:
+    """Files that do not depend on the date."""
+
+    entries: tuple[SourceFile, ...]
+
+    def files(self, start: datetime, end: datetime) -> list[SourceFile]:
+        """All of them."""
+        return list(self.entries)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A small table joined by ``derive``: read whole, as text columns unless ``dtypes`` says otherwise."""
+
+    name: str
+    file: SourceFile
+    dtypes: Mapping[str, pl.DataType | type[pl.DataType]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where raw rows come from.
+
+    ``time`` names the event-time column of the *derived* rows (UTC after ``derive``); ``timezone`` is the wall clock
+    its raw values are in. ``history`` bounds how far back of ``as_of`` files are fetched.
+    ``simulator`` is ``module:function``, called with ``(year, month, seed)`` for a month's file, or with
+    ``(name, seed)`` for a reference, and returns a frame of the same raw schema: the off-line fallback.
+    """
+
+    files: MonthlyFiles | FixedFiles
+    format: Literal["parquet", "csv"]
+    time: str | None = None
+    timezone: str = "UTC"
+    history: str = "3650d"
+    columns: tuple[str, ...] = ()  # of a CSV file without a header
+    separator: str = ","
+    null_values: tuple[str, ...] = ("",)
+    simulator: str | None = None
+
+
+# ------------------------------------------------------------------------------------------------------ what is learnt
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Predict a number.
+
+    ``known_with`` are columns that are only known together with the target; ``known_at`` is the column (UTC) that says
+    when the target was known (None: at the event time).
+    """
+
+    column: str
+    known_at: str | None = None
+    known_with: tuple[str, ...] = ()
+    metric: ClassVar[str] = "rmse"
+    task: ClassVar[Literal["regression"]] = "regression"
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Predict the probability of ``positive``, one of the two values of a column; the rest as for Regression."""
+
+    column: str
+    positive: str
+    known_at: str | None = None
+    known_with: tuple[str, ...] = ()
+    metric: ClassVar[str] = "log_loss"
+    task: ClassVar[Literal["classification"]] = "classification"
+
+
+@dataclass(frozen=True)
+class TargetEncoding:
+    """The target's mean for a combination of columns, shrunk towards the overall mean by ``smoothing`` rows.
+
+    Fitted out of fold for the training rows; the table lives in the exported graph.
+    """
+
+    columns: tuple[str, ...]
+    smoothing: float = 20.0
+
+    @property
+    def name(self) -> str:
+        """The model input it makes."""
+        return "mean_by_" + "_".join(self.columns)
+
+
+@dataclass(frozen=True)
+class MLP:
+    """A plain multi-layer perceptron with embeddings."""
+
+    name: ClassVar[str] = "mlp"
+
+
+@dataclass(frozen=True)
+class TabM:
+    """TabM: an ensemble of MLPs that share most weights (Gorishniy et al. 2024, arXiv 2410.24210)."""
+
+    members: int = 8
+    name: ClassVar[str] = "tabm"
+
+
+@dataclass(frozen=True)
+class Boosting:
+    """Gradient-boosted trees by LightGBM."""
+
+    name: ClassVar[str] = "boosting"
+
+
+Candidate = MLP | TabM | Boosting
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The naive answer: the target's mean for a combination of model inputs, else the overall mean."""
+
+    by: tuple[str, ...] = ()
+    name: ClassVar[str] = "baseline"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """How long to search. ``seconds`` bounds one search over all candidates."""
+
+    trials: int = 12
+    seconds: float = 60.0
+    seed: int = 0
+
+
+# --------------------------------------------------------------------------------------------------------- the protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByTime:
+    """The last ``test`` before ``as_of`` tests, the ``validation`` before it validates, the rest (or ``train``) trains."""
+
+    validation: str
+    test: str
+    train: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByColumn:
+    """An official test split: rows whose ``column`` equals ``test``; a seeded share of the others validates."""
+
+    column: str
+    test: str
+    validation: float = 0.2
+
+
+@dataclass(frozen=True)
+class BeatsBaseline:
+    """The candidate's error must be below the naive baseline's, with the whole paired interval."""
+
+    confidence: float = 0.95
+    name: ClassVar[str] = "beats_baseline"
+
+
+@dataclass(frozen=True)
+class BeatsChampion:
+    """The candidate must be better than the champion on the same rows; passes when there is none."""
+
+    confidence: float = 0.95
+    name: ClassVar[str] = "beats_champion"
+
+
+@dataclass(frozen=True)
+class NoWorseSlice:
+    """No slice of at least ``min_rows`` may be worse than the champion's by more than ``tolerance`` (a share)."""
+
+    column: str
+    tolerance: float = 0.05
+    min_rows: int = 200
+    name: ClassVar[str] = "no_worse_slice"
+
+
+Gate = BeatsBaseline | BeatsChampion | NoWorseSlice
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputDrift:
+    """A column drifts when its effect (PSI) and its adjusted p-value both say so, on enough rows."""
+
+    psi: float = 0.2
+    p: float = 0.01
+    min_rows: int = 500
+    name: ClassVar[str] = "input_drift"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Performance:
+    """Live error against the error expected *for these inputs*; alarms after ``windows`` windows in a row."""
+
+    worse_by: float = 0.15
+    confidence: float = 0.99
+    window: str = "1d"
+    windows: int = 2
+    min_rows: int = 200
+    name: ClassVar[str] = "performance"
+
+
+@dataclass(frozen=True)
+class Staleness:
+    """The champion is too old."""
+
+    after: str
+    name: ClassVar[str] = "staleness"
+
+
+Monitor = InputDrift | Performance | Staleness
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrain:
+    """When to retrain, and on what: the last ``holdout`` of labelled rows judges, the ``validation`` before it tunes,
+    the ``window`` before that trains, weighted by an exponential of ``half_life``.
+    """
+
+    cooldown: str = "6h"
+    per_week: int = 3
+    min_new_rows: int = 5_000
+    window: str = "60d"
+    validation: str = "2d"
+    holdout: str = "1d"
+    half_life: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedules:
+    """Cron lines (UTC) of the flows that run by the clock; None: not scheduled."""
+
+    ingest: str | None = "0 4 * * *"
+    train: str | None = None
+    monitor: str | None = "0 * * * *"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineSpec:
+    """One use case.
+
+    ``derive(rows, references)`` adds columns (target, UTC time, joined reference data) and may neither drop nor
+    reorder rows. ``inputs`` are the fields of a request: nothing else is known at prediction time, and features can
+    see nothing else. ``categorical`` are those model inputs that are names, not quantities.
+    ``as_of`` is the moment runs are made for unless another is given (None: now).
+    """
+
+    name: str
+    description: str
+    source: Source
+    schema: type[Any]  # pandera.polars.DataFrameModel
+    inputs: tuple[str, ...]
+    target: Regression | Classification
+    categorical: tuple[str, ...] = ()
+    references: tuple[Reference, ...] = ()
+    derive: Callable[[pl.LazyFrame, Mapping[str, pl.LazyFrame]], pl.LazyFrame] | None = None
+    features: tuple[RequestFeatures | StoredFeatures, ...] = ()
+    encodings: tuple[TargetEncoding, ...] = ()
+    candidates: tuple[Candidate, ...] = (MLP(), Boosting())
+    baseline: Baseline = Baseline()
+    split: ByTime | ByColumn = ByTime(validation="28d", test="28d")
+    tuning: Tuning = Tuning()
+    gates: tuple[Gate, ...] = (BeatsBaseline(), BeatsChampion())
+    monitors: tuple[Monitor, ...] = (InputDrift(), Performance(), Staleness("35d"))
+    retrain: Retrain = Retrain()
+    schedules: Schedules = Schedules()
+    as_of: datetime | None = None
+    owner: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier() or self.name != self.name.lower():
+            raise SpecError(f"Pipeline name {self.name!r}: use lower-case letters, digits and underscores.")
+        told = {self.target.column, *self.target.known_with} & set(self.inputs)
+        if told:
+            raise LeakageError(
+                f"Pipeline {self.name!r}: {', '.join(sorted(told))} cannot be an input: it is known only together with "
+                f"the target {self.target.column!r}. Remove it from inputs."
+            )
+        for view in self.stored:
+            if view.on not in self.inputs:
+                raise SpecError(
+                    f"Stored features {view.name!r} look up {view.on!r}, which is no input of {self.name!r}."
+                )
+            if self.source.time is None:
+                raise SpecError(f"Pipeline {self.name!r} has stored features {view.name!r} but its source has no time.")
+        for text in (self.source.history, self.retrain.cooldown, self.retrain.window):
+            duration(text)
+
+    @property
+    def request(self) -> tuple[RequestFeatures, ...]:
+        """Features computed from the request."""
+        return tuple(entry for entry in self.features if isinstance(entry, RequestFeatures))
+
+    @property
+    def stored(self) -> tuple[StoredFeatures, ...]:
+        """Features looked up by entity."""
+        return tuple(entry for entry in self.features if isinstance(entry, StoredFeatures))
+
+    @property
+    def time(self) -> str | None:
+        """The event-time column, if there is one."""
+        return self.source.time
+
+    def monitor(self, kind: type[Any]) -> Any:
+        """The monitor of that class, or None."""
+        return next((entry for entry in self.monitors if isinstance(entry, kind)), None)
