@@ -29,8 +29,8 @@ _BATCH = 10_000  # rows given to SQLite at once
 _MISSING = float("nan")
 
 _TABLES = """
-CREATE TABLE IF NOT EXISTS layouts (id INTEGER PRIMARY KEY, view TEXT NOT NULL, features TEXT NOT NULL,
-                                    UNIQUE (view, features));
+CREATE TABLE IF NOT EXISTS layouts (id INTEGER PRIMARY KEY AUTOINCREMENT, view TEXT NOT NULL,
+                                    features TEXT NOT NULL, UNIQUE (view, features));
 CREATE TABLE IF NOT EXISTS entries (view TEXT NOT NULL, key NOT NULL, event INTEGER NOT NULL, created INTEGER NOT NULL,
                                     layout INTEGER NOT NULL, packed BLOB NOT NULL,
                                     PRIMARY KEY (view, key)) WITHOUT ROWID;
@@ -78,7 +78,9 @@ class PackedStore:
                 written += connection.executemany(_UPSERT, batch).rowcount
         return written
 
-    def read(self, view: str, keys: Sequence[Key], features: Sequence[str]) -> dict[Key, tuple[int, list[float | None]]]:
+    def read(
+        self, view: str, keys: Sequence[Key], features: Sequence[str]
+    ) -> dict[Key, tuple[int, list[float | None]]]:
         """The latest value of each entity that the store has; unknown entities are left out.
 
         Returns:
@@ -204,9 +206,7 @@ def _layout(connection: sqlite3.Connection, view: str, features: Sequence[str]) 
     return int(row[0])
 
 
-def _packed(
-    view: str, layout: int, width: int, rows: Iterable[Row]
-) -> Iterator[tuple[str, Key, int, int, int, bytes]]:
+def _packed(view: str, layout: int, width: int, rows: Iterable[Row]) -> Iterator[tuple[str, Key, int, int, int, bytes]]:
     pack = struct.Struct(f"<{width}d").pack
     for key, event, created, values in rows:
         doubles = [_MISSING if value is None else value for value in values]

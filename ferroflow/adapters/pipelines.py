@@ -18,14 +18,14 @@ VARIABLE = "FERROFLOW_PIPELINES"
 
 def folders() -> list[Path]:
     """The folders that are looked through: the package's own, then those of ``FERROFLOW_PIPELINES``."""
-    import pipelines
-
+    # Found by name, not imported by statement: adapters and pipelines do not know each other.
+    path = importlib.import_module("pipelines").__path__
     for extra in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
         place = str(Path(extra).expanduser().absolute())
-        if place not in pipelines.__path__:
-            pipelines.__path__.append(place)
+        if place not in path:
+            path.append(place)
             importlib.invalidate_caches()
-    return [Path(place) for place in pipelines.__path__]
+    return [Path(place) for place in path]
 
 
 def names() -> list[str]:

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from ferroflow.core.records import Record
+from ferroflow.core.fingerprint import file_digest
 
 logger = logging.getLogger(__name__)
 
-AnyRecord = TypeVar("AnyRecord", bound=Record)
+AnyRecord = TypeVar("AnyRecord", bound=BaseModel)
 
 _ROW_GROUP = 122_880
 
@@ -57,7 +57,7 @@ def atomic_parquet(path: Path, frame: pl.DataFrame | pl.LazyFrame) -> None:
             frame.write_parquet(temporary, compression="zstd", compression_level=3, row_group_size=_ROW_GROUP)
 
 
-def write_record(path: Path, record: Record) -> None:
+def write_record(path: Path, record: BaseModel) -> None:
     """Write a record as JSON, wholly or not at all."""
     atomic_bytes(path, record.model_dump_json(indent=1).encode())
 
@@ -82,6 +82,14 @@ def read_table(path: Path) -> pl.DataFrame | None:
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         logger.warning("%s is damaged and is made again: %s", path, error)
         return None
+
+
+def is_whole(path: Path, digest: str) -> bool:
+    """Whether the file still has its SHA-256; one that has not is told in the log: it is then made again."""
+    if path.is_file() and file_digest(path) == digest:
+        return True
+    logger.warning("%s is missing or damaged and is made again", path)
+    return False
 
 
 def _to_disk(path: Path) -> None:

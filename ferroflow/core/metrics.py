@@ -55,22 +55,30 @@ def paired(
     """The other's error minus the candidate's (positive: the candidate is better) and its interval.
 
     A paired percentile bootstrap: both models' losses (n,) are drawn together, so what makes a row hard for both
-    cancels out. Rows are pooled at random into blocks first; a block is drawn as a whole.
+    cancels out.
 
     Returns:
         difference, low, high; all NaN without rows.
     """
     if other.size == 0:
         return float("nan"), float("nan"), float("nan")
-    random = np.random.default_rng(seed)
-    order = random.permutation(other.size)
-    sizes = np.array([piece.size for piece in np.array_split(order, min(other.size, _BLOCKS))])
+    means = resampled_means(np.random.default_rng(seed), other, candidate)
+    drawn = [error(task, side) for side in means]
+    low, high = np.quantile(drawn[0] - drawn[1], [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(error(task, other.mean()) - error(task, candidate.mean())), float(low), float(high)
+
+
+def resampled_means(random: np.random.Generator, *columns: Array) -> list[Array]:
+    """Bootstrap means (draws,) of columns (n,), n > 0, that are drawn together.
+
+    Rows are pooled at random into at most 2,000 blocks first, and a block is drawn as a whole.
+    """
+    order = random.permutation(columns[0].size)
+    sizes = np.array([block.size for block in np.array_split(order, min(order.size, _BLOCKS))])
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     counts = random.multinomial(sizes.size, np.full(sizes.size, 1 / sizes.size), size=_DRAWS).astype(np.float64)
     rows = counts @ sizes
-    drawn = [error(task, counts @ np.add.reduceat(side[order], starts) / rows) for side in (other, candidate)]
-    low, high = np.quantile(drawn[0] - drawn[1], [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(error(task, other.mean()) - error(task, candidate.mean())), float(low), float(high)
+    return [counts @ np.add.reduceat(column[order], starts) / rows for column in columns]
 
 
 def _regression(truth: Array, guess: Array, weight: Array) -> dict[str, float]:
@@ -106,3 +114,8 @@ def _auc(truth: Array, guess: Array, weight: Array) -> float:
 
 def _vector(values: Array) -> Array:
     return np.asarray(values, dtype=np.float64).reshape(-1)
+
+
+def shown(value: float) -> str:
+    """An error as a message prints it: two decimals, or three below one."""
+    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"

@@ -37,6 +37,8 @@ class Part(BaseModel):
     path: str
     ingested_at: datetime
     label: str = ""
+    digest: str = ""  # SHA-256 of the Parquet file at ``path``
+    blank_lines: int = 0  # of a CSV file: no row was made of them
 
 
 class Snapshot(Record):
@@ -137,8 +139,10 @@ class Evaluation(Record):
     champion_version: str | None
     against_baseline: Interval
     against_champion: Interval | None
-    slices: dict[str, dict[str, dict[str, float]]]  # column -> value -> {"rows", "candidate", "baseline", "champion"}
-    reference: str  # Parquet: model inputs, "prediction", "target" of validation and test rows
+    # column -> value -> {"rows", "candidate", "baseline"} and, where the champion is known, {"champion", "low", "high"}
+    slices: dict[str, dict[str, dict[str, float]]]
+    reference: str  # Parquet: model inputs, "prediction", "target", row_id, time of validation and test rows
+    champion_problem: str = ""  # why the champion could not be scored on these rows
 
 
 class GateResult(BaseModel):

@@ -77,8 +77,8 @@ class Source:
 
     ``time`` names the event-time column of the *derived* rows (UTC after ``derive``); ``timezone`` is the wall clock
     its raw values are in. ``history`` bounds how far back of ``as_of`` files are fetched.
-    ``simulator`` is ``module:function``, called with ``(year, month, seed)`` for a month's file, or with
-    ``(name, seed)`` for a reference, and returns a frame of the same raw schema: the off-line fallback.
+    ``simulator`` is ``module:function``, called with ``(file_name, seed)`` for a file or a reference;
+    it returns a frame of the same raw schema: the off-line fallback.
     """
 
     files: MonthlyFiles | FixedFiles
@@ -185,11 +185,16 @@ class Tuning:
 
 @dataclass(frozen=True, kw_only=True)
 class ByTime:
-    """The last ``test`` before ``as_of`` tests, the ``validation`` before it validates, the rest (or ``train``) trains."""
+    """The last ``test`` before ``as_of`` tests, the ``validation`` before it validates, the rest (or ``train``) trains.
+
+    With ``validation_share`` below 1 only that share of the validation window's rows (drawn by a hash of the row's id)
+    validates and the others train: how a retraining learns from the very days on which the world changed.
+    """
 
     validation: str
     test: str
     train: str | None = None
+    validation_share: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,8 +270,10 @@ Monitor = InputDrift | Performance | Staleness
 
 @dataclass(frozen=True, kw_only=True)
 class Retrain:
-    """When to retrain, and on what: the last ``holdout`` of labelled rows judges, the ``validation`` before it tunes,
-    the ``window`` before that trains, weighted by an exponential of ``half_life``.
+    """When to retrain, and on what.
+
+    The last ``holdout`` of labelled rows judges; of the ``validation`` before it a ``validation_share`` tunes and the
+    rest trains together with the ``window`` before that, weighted by an exponential of ``half_life``.
     """
 
     cooldown: str = "6h"
@@ -274,6 +281,7 @@ class Retrain:
     min_new_rows: int = 5_000
     window: str = "60d"
     validation: str = "2d"
+    validation_share: float = 0.3
     holdout: str = "1d"
     half_life: str | None = None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +86,15 @@ def _world(
 def _tell(story: Story, stack: Stack) -> None:
     screen, told = story.screen, story.world.story
     quiet, harmless, harm, _ = told.days
-    with ThreadPoolExecutor(1) as pool, screen.beat("data", "Dirty data arrives, and every row is accounted for"):
-        servers: Future[None] = pool.submit(stack.start, services=("prefect", "worker", "service"))
-        story.data()
-    with screen.beat("servers", "Prefect, a worker with every deployment, and the prediction service start"):
-        servers.result()
-        os.environ.update(stack.environment())
-        address = stack.addresses["service"]
-        screen.say(f"Prefect {stack.addresses['prefect']}   service {address}")
+    with ThreadPoolExecutor(1) as pool:  # the servers start while the files are read
+        servers = pool.submit(stack.start, services=("prefect", "worker", "service"))
+        with screen.beat("data", "Dirty data arrives, and every row is accounted for"):
+            story.data()
+        with screen.beat("servers", "Prefect, a worker with every deployment, and the prediction service"):
+            servers.result()
+    os.environ.update(stack.environment())
+    address = stack.addresses["service"]
+    screen.say(f"Prefect {stack.addresses['prefect']}   service {address}")
     with screen.beat("train", "Features, search, gate, registry, package: the flow `train`"):
         story.train()
     with screen.beat("serve", "The service takes the champion up"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
 
@@ -45,10 +44,10 @@ class World:
     @classmethod
     def open(cls, spec: PipelineSpec, story: Demonstration, home: Home, settings: Settings) -> World:
         """Fetch the held-back file the way every source file is fetched."""
-        from ferroflow.adapters.sources.download import fetch
+        from ferroflow.adapters.sources.locate import locate
 
-        fetched = fetch(story.held_back, spec.source, home, settings)
-        return cls(spec, story, home, pl.read_parquet(fetched.path), settings.seed)
+        located = locate(spec, story.held_back, home.downloads, settings)
+        return cls(spec, story, home, pl.read_parquet(located.path), settings.seed)
 
     def arrive(self, day: int, mood: str) -> int:
         """Let a day's raw rows (changed by ``mood``: quiet, harmless or harm) land; gives how many."""
@@ -69,8 +68,3 @@ class World:
         frames = [pl.scan_parquet(self.home.absolute(path)) for path in validated.accepted]
         rows = pl.concat(frames).filter(pl.col(time).is_between(begin, end, closed="left"))
         return rows.sort(time, "row_id").collect()
-
-
-def paths(home: Home, validated: Validated) -> list[Path]:
-    """The accepted rows' files."""
-    return [home.absolute(path) for path in validated.accepted]

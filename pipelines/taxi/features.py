@@ -15,8 +15,8 @@ from ferroflow.core.features import AVAILABLE_AT, request, stored
 
 TIMEZONE = "America/New_York"
 MILLISECONDS_PER_MINUTE = 60_000
-SPEEDS = (0.5, 80.0)
-"""Miles per hour taken as real; zero distances and broken meters fall outside."""
+SPEEDS = (500, 80_000)
+"""Thousandths of a mile per hour taken as real; zero distances and broken meters fall outside."""
 
 
 @request
@@ -72,31 +72,33 @@ def zone_week(rows: pl.LazyFrame) -> pl.LazyFrame:
 def moving(rows: pl.LazyFrame, *, every: timedelta, steps: int) -> pl.LazyFrame:
     """``trips``, ``mean_minutes`` and ``mean_speed`` (miles per hour) of a zone over ``steps`` times ``every``.
 
-    A window that ends at H holds the drop-offs in [H - steps·every, H) and is available at H. Sums are of whole
-    milliseconds and thousandths of a mile per hour, so that they come out the same in any order of addition.
+    A window that ends at H holds the drop-offs in [H - steps·every, H) and is available at H.
+    Sums and means are of whole thousandths, only multiplied as floats: in the last bit a sum of floats depends on its
+    order, and a quotient of floats on the number of rows (Polars divides by one number by way of its reciprocal).
     """
     buckets = per_bucket(rows, every)
     ends = [buckets.with_columns((pl.col("bucket") + every * step).alias(AVAILABLE_AT)) for step in range(1, steps + 1)]
     sums = pl.concat(ends).group_by("zone", AVAILABLE_AT).agg(pl.col("trips", "time", "timed", "speed").sum())
-    measured = pl.col("timed") > 0
     return sums.select(
         "zone",
         AVAILABLE_AT,
         trips=pl.col("trips").cast(pl.Float64),
-        mean_minutes=pl.col("time") / pl.col("trips") / MILLISECONDS_PER_MINUTE,
-        mean_speed=pl.when(measured).then(pl.col("speed") / pl.col("timed") / 1000),
+        mean_minutes=(pl.col("time") // pl.col("trips")).cast(pl.Float64) * (1 / MILLISECONDS_PER_MINUTE),
+        # Division by zero is null here: no trip whose speed could be measured.
+        mean_speed=(pl.col("speed") // pl.col("timed")).cast(pl.Float64) * (1 / 1000),
     )
 
 
 def per_bucket(rows: pl.LazyFrame, every: timedelta) -> pl.LazyFrame:
-    """Sums of a zone's trips whose drop-off lies in ``[bucket, bucket + every)``."""
-    minutes = pl.col("duration_minutes")
-    speed = pl.col("trip_distance") / (minutes / 60)
-    real = speed.is_between(*SPEEDS) & (minutes > 0)
+    """Sums of a zone's trips whose drop-off lies in ``[bucket, bucket + every)``, in milliseconds and thousandths."""
+    time = (pl.col("duration_minutes") * MILLISECONDS_PER_MINUTE).round().cast(pl.Int64)
+    miles = (pl.col("trip_distance") * 1000).round().cast(pl.Int64)
+    speed = miles * (60 * MILLISECONDS_PER_MINUTE) // time
+    real = speed.is_between(*SPEEDS)
     keys = [pl.col("PULocationID").alias("zone"), pl.col("dropoff_at").dt.truncate(every).alias("bucket")]
     return rows.group_by(keys).agg(
         trips=pl.len().cast(pl.Int64),
-        time=(minutes * MILLISECONDS_PER_MINUTE).round().cast(pl.Int64).sum(),
+        time=time.sum(),
         timed=real.sum().cast(pl.Int64),
-        speed=pl.when(real).then((speed * 1000).round()).otherwise(0).cast(pl.Int64).sum(),
+        speed=pl.when(real).then(speed).otherwise(0).sum(),
     )

@@ -21,7 +21,8 @@ import numpy.typing as npt
 import polars as pl
 
 from ferroflow.core.errors import NotFound
-from pipelines.taxi.derive import TIMEZONE, in_utc
+from pipelines.taxi.derive import in_utc
+from pipelines.taxi.features import TIMEZONE
 
 NOISE = 0.22
 LOOKUP = "taxi_zone_lookup.csv"
@@ -94,11 +95,11 @@ def planted(file_name: str, seed: int, rows: int | None = None) -> dict[str, int
     return {fault: int(rng.integers(1, max(2, size // 100))) for fault in FAULTS}
 
 
-def noise_floor(trips: int = 20_000) -> float:
+def noise_floor(trips: int = 60_000) -> float:
     """RMSE, in minutes, of the best possible predictor on clean rows of 1–60 minutes.
 
     The clean rows' durations are log-normal given their inputs, cut to [1, 60]; the floor is the root of their mean
-    conditional variance, over that many trips. Moments of the cut log-normal: Johnson, Kotz & Balakrishnan 1994, ch. 14.
+    conditional variance, over that many trips. Moments: Johnson, Kotz & Balakrishnan 1994, ch. 14.
     """
     expected = _clean(2023, 1, trips, _rng("floor", 0))["expected"].to_numpy()
     mean, square = (_cut_moment(expected, order) for order in (1, 2))
@@ -120,7 +121,7 @@ def expected_minutes(trips: pl.DataFrame) -> Floats:
 def _expected(at: npt.NDArray[np.int64], to: npt.NDArray[np.int64], miles: Floats, wall: pl.Series) -> Floats:
     weekday = (wall.dt.weekday() <= 5).to_numpy()
     slow = _SLOW[wall.dt.hour().to_numpy()] * np.where(weekday, 1.0, 0.5)
-    return 2.5 + miles * 4.0 * (1 + slow) * city().slowness[at, to]
+    return 2.5 + miles * 3.0 * (1 + slow) * city().slowness[at, to]
 
 
 def _cut_moment(expected: Floats, order: int) -> Floats:

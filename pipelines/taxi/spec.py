@@ -27,8 +27,8 @@ from ferroflow.core.spec import (
     TargetEncoding,
     Tuning,
 )
-from pipelines.taxi.derive import TIMEZONE, derive
-from pipelines.taxi.features import trip_clock, zone_day, zone_hour, zone_week
+from pipelines.taxi.derive import derive
+from pipelines.taxi.features import TIMEZONE, trip_clock, zone_day, zone_hour, zone_week
 from pipelines.taxi.schema import GreenTrip
 
 _PUBLISHED = "https://d37ci6vzurychx.cloudfront.net"

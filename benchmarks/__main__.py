@@ -1,0 +1,34 @@
+"""``python -m benchmarks NAME [--json]``: run one benchmark and print its figures."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+NAMES = {"loop": "the loop under Prefect against the sum of its stations called as plain Python"}
+
+
+def main() -> None:
+    """Parse, run, print."""
+    told = "\n".join(f"  {name:10} {text}" for name, text in NAMES.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", epilog=f"benchmarks:\n{told}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", choices=sorted(NAMES), metavar="NAME")
+    parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    parser.add_argument("--pipeline", help="the pipeline to run [default: the first that brings a simulator]")
+    parser.add_argument("--rounds", type=int, default=2, help="counted rounds; medians are printed [default: 2]")
+    given = parser.parse_args()
+    measure: Callable[..., dict[str, Any]] = importlib.import_module(f"benchmarks.{given.name}").measure
+    figures = measure(pipeline=given.pipeline, rounds=given.rounds)
+    if given.json:
+        print(json.dumps(figures))
+        return
+    for key, value in figures.items():
+        print(f"{key:28} {value}")
+
+
+main()

@@ -1,0 +1,121 @@
+"""The serving contract, made from a pipeline's description: nothing about a request is declared twice."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from ferroflow.core.contract import Field, ServingContract, StoredView
+from ferroflow.core.errors import SpecError
+from ferroflow.core.fingerprint import file_digest, fingerprint
+from ferroflow.core.records import TrainedModel
+from ferroflow.core.spec import Classification, PipelineSpec
+
+FieldType = Literal["number", "integer", "text", "time"]
+
+
+def serving_contract(spec: PipelineSpec, model: TrainedModel, lineage: dict[str, str]) -> ServingContract:
+    """What the service has to know about a trained model.
+
+    Raises:
+        SpecError: an input is no column of the schema, or of a type that a request cannot carry.
+    """
+    schema = spec.schema.to_schema()
+    fields = tuple(_field(spec, name, schema.columns.get(name)) for name in spec.inputs)
+    dtypes = {name: column.dtype.type for name, column in schema.columns.items()}
+    stored = [
+        StoredView(
+            view=view.name,
+            entity=view.entity,
+            on=view.on,
+            ttl_seconds=view.ttl.total_seconds(),
+            features=tuple(view.outputs(dtypes)),
+        )
+        for view in spec.stored
+    ]
+    paths = tuple(entry.path for entry in spec.request)
+    return ServingContract(
+        pipeline=spec.name,
+        model=model.candidate,
+        fingerprint=model.fingerprint,
+        task=spec.target.task,
+        target=spec.target.column,
+        positive=spec.target.positive if isinstance(spec.target, Classification) else None,
+        time=spec.time if spec.time in spec.inputs else None,
+        fields=fields,
+        request_features=paths,
+        stored=tuple(stored),
+        inputs=model.inputs,
+        lineage=lineage,
+        feature_code=feature_code(paths),
+    )
+
+
+def feature_code(paths: Iterable[str]) -> str:
+    """Digest of the source of the modules that hold request features (``module:name``); empty without any."""
+    modules = sorted({path.partition(":")[0] for path in paths})
+    sources = [Path(found.origin) for name in modules if (found := importlib.util.find_spec(name)) and found.origin]
+    return fingerprint(*(file_digest(source) for source in sources)) if sources else ""
+
+
+def _field(spec: PipelineSpec, name: str, column: Any) -> Field:
+    if column is None:
+        where = spec.schema.__name__
+        raise SpecError(f"Input {name!r} of pipeline {spec.name!r} is no column of {where}. Add it there.")
+    dtype = column.dtype.type
+    kind = _type(spec, name, dtype)
+    low, high, choices = _limits(column.checks, kind)
+    if dtype == pl.Boolean:
+        low, high = 0, 1
+    return Field(
+        name=name,
+        type=kind,
+        nullable=column.nullable,
+        minimum=low,
+        maximum=high,
+        choices=choices,
+        description=column.description or column.title or "",
+    )
+
+
+def _type(spec: PipelineSpec, name: str, dtype: Any) -> FieldType:
+    if dtype.is_integer() or dtype == pl.Boolean:
+        return "integer"
+    if dtype.is_numeric():
+        return "number"
+    if dtype in (pl.String, pl.Categorical, pl.Enum):
+        return "text"
+    if dtype in (pl.Datetime, pl.Date):
+        return "time"
+    raise SpecError(f"Input {name!r} of pipeline {spec.name!r} is {dtype}: a request carries numbers, text and times.")
+
+
+def _limits(checks: list[Any], kind: FieldType) -> tuple[float | None, float | None, tuple[str | int, ...] | None]:
+    """The narrowest inclusive bounds, and the values allowed, of all checks; times have none."""
+    lows: list[float] = []
+    highs: list[float] = []
+    choices: tuple[str | int, ...] | None = None
+    for check in checks:
+        told = check.statistics or {}
+        if check.name == "isin":
+            choices = tuple(told["allowed_values"])
+        elif kind in ("number", "integer"):
+            if "min_value" in told:
+                outside = check.name == "greater_than" or not told.get("include_min", True)
+                lows.append(_inclusive(told["min_value"], kind, 1 if outside else 0))
+            if "max_value" in told:
+                outside = check.name == "less_than" or not told.get("include_max", True)
+                highs.append(_inclusive(told["max_value"], kind, -1 if outside else 0))
+    return max(lows, default=None), min(highs, default=None), choices
+
+
+def _inclusive(bound: float, kind: FieldType, step: int) -> float:
+    """The outermost value allowed by a bound, which is itself allowed when ``step`` is 0."""
+    if step == 0:
+        return bound
+    return bound + step if kind == "integer" else math.nextafter(bound, step * math.inf)

@@ -1,0 +1,99 @@
+"""A Feast store over the home folder: registry in SQLite, offline rows in Parquet, online rows packed in SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from feast import Entity, FeatureService, FeatureStore, FeatureView, RepoConfig
+
+from ferroflow.adapters.feast.offline import PolarsOfflineStoreConfig
+from ferroflow.adapters.feast.online import PIPELINE, PackedSqliteOnlineStoreConfig
+from ferroflow.adapters.feast.project import FeastObject, all_objects
+from ferroflow.adapters.home import Home
+from ferroflow.core.errors import SpecError
+from ferroflow.core.spec import PipelineSpec
+
+PROJECT = "ferroflow"
+
+
+def store(home: Home, specs: Sequence[PipelineSpec]) -> FeatureStore:
+    """Feast over ``home``, with the objects of these pipelines applied; those of other pipelines stay as they are.
+
+    Raises:
+        SpecError: another pipeline has a view of the same name.
+    """
+    wanted = all_objects(specs, home)
+    feast = open_store(home)
+    present = feast.list_feature_views() if wanted else []
+    for view in present:
+        _refuse_clash(view, wanted)
+    _apply(feast, wanted, _gone(feast, present, specs, wanted))
+    return feast
+
+
+def open_store(home: Home) -> FeatureStore:
+    """Feast over ``home``, as its registry is."""
+    home.feature_registry.parent.mkdir(parents=True, exist_ok=True)
+    return FeatureStore(
+        config=RepoConfig(
+            project=PROJECT,
+            provider="local",
+            # The file registry loses views when two processes apply at once; the SQL one does not.
+            registry={"registry_type": "sql", "path": f"sqlite:///{home.feature_registry}"},
+            offline_store={"type": PolarsOfflineStoreConfig().type},
+            online_store={
+                "type": PackedSqliteOnlineStoreConfig(path="").type,
+                "path": str(home.online(PROJECT).parent),
+            },
+            entity_key_serialization_version=3,
+        )
+    )
+
+
+def _refuse_clash(present: FeatureView, wanted: Sequence[FeastObject]) -> None:
+    for entry in wanted:
+        if not isinstance(entry, FeatureView) or entry.name != present.name:
+            continue
+        if entry.tags[PIPELINE] != present.tags.get(PIPELINE):
+            raise SpecError(
+                f"Stored features {entry.name!r} of {entry.tags[PIPELINE]!r} are in {present.tags.get(PIPELINE)!r} "
+                f"already. Rename one."
+            )
+
+
+def _gone(
+    feast: FeatureStore, present: Sequence[FeatureView], specs: Sequence[PipelineSpec], wanted: Sequence[FeastObject]
+) -> list[FeatureView]:
+    """Views of these pipelines that their descriptions no longer have."""
+    names = {entry.name for entry in wanted if isinstance(entry, FeatureView)}
+    ours = {spec.name for spec in specs}
+    return [view for view in present if view.tags.get(PIPELINE) in ours and view.name not in names]
+
+
+def _apply(feast: FeatureStore, wanted: Sequence[FeastObject], gone: Sequence[FeatureView]) -> None:
+    """Apply what is not in the registry in this very form: an unchanged description costs a few reads."""
+    registry, project = feast.registry, feast.project
+    known: dict[tuple[str, str], FeastObject] = {
+        (type(entry).__name__, entry.name): entry
+        for entries in (
+            registry.list_entities(project),
+            registry.list_feature_views(project),
+            registry.list_feature_services(project),
+        )
+        for entry in entries
+    }
+    changed = any(not _same(known.get((type(entry).__name__, entry.name)), entry) for entry in wanted)
+    if changed or gone:
+        feast.apply(list(wanted), objects_to_delete=list(gone), partial=not gone)
+
+
+def _same(known: FeastObject | None, entry: FeastObject) -> bool:
+    if known is None:
+        return False
+    if isinstance(entry, FeatureView) and isinstance(known, FeatureView):
+        return (known.schema, known.ttl, known.batch_source.path) == (entry.schema, entry.ttl, entry.batch_source.path)
+    if isinstance(entry, FeatureService) and isinstance(known, FeatureService):
+        return known.feature_view_projections == entry.feature_view_projections
+    if isinstance(entry, Entity) and isinstance(known, Entity):
+        return bool(known.value_type == entry.value_type)
+    return False

@@ -1,0 +1,54 @@
+"""``downloads/checksums.json``: the SHA-256 of every source file, kept when it was first seen."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+
+from ferroflow.adapters.storage import atomic_bytes
+from ferroflow.core.errors import DataError
+
+FILE = "checksums.json"
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time into the block, by a lock file beside ``path``; a killed process lets go of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("wb") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def recorded(downloads: Path) -> dict[str, dict[str, str]]:
+    """All entries: a file's key → ``sha256`` and ``address``."""
+    try:
+        entries: dict[str, dict[str, str]] = orjson.loads((downloads / FILE).read_bytes())
+    except FileNotFoundError:
+        return {}
+    except orjson.JSONDecodeError as error:
+        raise DataError(f"{downloads / FILE} cannot be read: {error}. Remove it to record all files anew.") from error
+    return entries
+
+
+def check(downloads: Path, key: str, sha256: str, address: str) -> None:
+    """Record a file that is seen for the first time; compare one that is known.
+
+    Raises:
+        DataError: the file is known with another checksum.
+    """
+    with locked(downloads / FILE):
+        entries = recorded(downloads)
+        known = entries.get(key)
+        if known is None:
+            entries[key] = {"sha256": sha256, "address": address}
+            atomic_bytes(downloads / FILE, orjson.dumps(entries, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
+        elif known["sha256"] != sha256:
+            raise DataError(
+                f"{address} has SHA-256 {sha256}, but {known['sha256']} was recorded when it was first read. If it was "
+                f"changed on purpose, remove the entry {key!r} from {downloads / FILE} and run again."
+            )

@@ -1,0 +1,55 @@
+"""Files made by a pipeline's own simulator, for machines without the real ones."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+
+from ferroflow.adapters.storage import replacing
+from ferroflow.core.errors import SpecError
+from ferroflow.core.fingerprint import file_digest, fingerprint
+from ferroflow.core.spec import PipelineSpec, SourceFile
+
+Simulator = Callable[[str, int], pl.DataFrame]
+"""``simulate(file_name, seed)``: the raw frame of that file."""
+
+
+def simulated(spec: PipelineSpec, file: SourceFile, folder: Path, seed: int) -> Path:
+    """Make the file, or find it as the same simulator made it before with the same seed.
+
+    Raises:
+        SpecError: the source's ``simulator`` is no ``module:function``.
+    """
+    simulate, code = _load(spec)
+    made = folder / f"{spec.name}-{fingerprint(code, seed)}" / file.name
+    if not made.exists():
+        frame = simulate(file.name, seed)
+        with replacing(made) as temporary:
+            _write(frame, temporary, made.suffix, file.skip_rows, spec)
+    return made
+
+
+def _load(spec: PipelineSpec) -> tuple[Simulator, str]:
+    path = spec.source.simulator or ""
+    module_name, _, name = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+        simulate: Simulator = getattr(module, name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SpecError(
+            f"The simulator {path!r} of {spec.name!r} cannot be loaded: {error}. Write 'module:function'."
+        ) from error
+    code = file_digest(Path(module.__file__)) if module.__file__ else path
+    return simulate, code
+
+
+def _write(frame: pl.DataFrame, path: Path, suffix: str, skip_rows: int, spec: PipelineSpec) -> None:
+    if suffix == ".parquet":
+        frame.write_parquet(path)
+        return
+    has_header = not spec.source.columns or spec.source.format == "parquet"
+    text = frame.write_csv(separator=spec.source.separator, include_header=has_header)
+    path.write_text("simulated\n" * skip_rows + text, encoding="utf-8")

@@ -1,0 +1,191 @@
+"""``ferroflow run``: the flow ``train`` in this process, with its progress on the screen."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ferroflow.adapters import pipelines, services
+from ferroflow.adapters.home import Home
+from ferroflow.adapters.processes import OWNER, addresses, end_abandoned_servers, owner
+from ferroflow.adapters.settings import Settings
+from ferroflow.core.durations import duration
+from ferroflow.core.spec import ByColumn, PipelineSpec
+
+if TYPE_CHECKING:
+    from flows.run import RunReport
+
+
+def run_pipeline(
+    settings: Settings, name: str, as_of: datetime | None, minutes: float | None, dry_run: bool, as_json: bool
+) -> None:
+    """Take a pipeline from its files to a version that serves, or say what would be done.
+
+    A model that a gate rejects is an answer and no failure: the exit code stays 0, and the report says
+    ``promoted: false`` with the reasons.
+
+    Raises:
+        UnknownPipeline: no pipeline of that name.
+    """
+    spec = pipelines.load(name)
+    if dry_run:
+        _print_plan(plan(settings, spec, as_of, minutes), as_json)
+        return
+    end_abandoned_servers(Home(settings.home))
+    prepare(settings)
+    console = Console(stderr=True)
+    if not as_json and "PREFECT_API_URL" not in os.environ:
+        console.print("[dim]starting a temporary Prefect server: `ferroflow up` would keep one[/dim]", highlight=False)
+    with _progress(console, quiet=as_json):
+        from flows.train import train
+
+        report = train(pipeline=name, as_of=as_of, minutes=minutes)
+    if as_json:
+        sys.stdout.write(report.model_dump_json(indent=2) + "\n")
+    else:
+        _print_report(report, settings)
+
+
+def prepare(settings: Settings) -> None:
+    """Set the variables that Prefect and the stations read; to be called before Prefect is imported.
+
+    The server of a running ``up`` is used; without one, Prefect starts a temporary server.
+    """
+    home = Home(settings.home)
+    home.prefect.mkdir(parents=True, exist_ok=True)
+    os.environ.update(services.environment(settings, addresses(home).get("prefect")))
+    os.environ[OWNER] = owner()
+    # Our own lines take the place of Prefect's on the screen; its pages show both.
+    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+
+
+# ------------------------------------------------------------------------------------------------------------ dry run
+def plan(settings: Settings, spec: PipelineSpec, as_of: datetime | None, minutes: float | None) -> dict[str, Any]:
+    """What a run would read, split and search."""
+    moment = as_of or spec.as_of or datetime.now(UTC)
+    history = duration(spec.source.history)
+    files = spec.source.files.files(moment - history, moment)
+    return {
+        "pipeline": spec.name,
+        "as_of": moment.isoformat(),
+        "home": str(settings.home),
+        "files": [_origin(settings, file.mirror, file.url) for file in files],
+        "references": [_origin(settings, entry.file.mirror, entry.file.url) for entry in spec.references],
+        "landing": sorted(path.name for path in Home(settings.home).landing(spec.name).glob("*.*")),
+        "split": _windows(spec, moment),
+        "features": [entry.name for entry in spec.stored] + [entry.name for entry in spec.request],
+        "candidates": [candidate.name for candidate in spec.candidates] + ["baseline"],
+        "trials": spec.tuning.trials,
+        "seconds": spec.tuning.seconds if minutes is None else minutes * 60,
+        "gates": [gate.name for gate in spec.gates],
+    }
+
+
+def _origin(settings: Settings, mirror: str, url: str) -> dict[str, str]:
+    if settings.simulate:
+        return {"file": mirror.rsplit("/", 1)[-1], "from": "simulator"}
+    if settings.mirror is None:
+        return {"file": mirror.rsplit("/", 1)[-1], "from": url}
+    if "://" in settings.mirror:
+        return {"file": mirror.rsplit("/", 1)[-1], "from": f"{settings.mirror.rstrip('/')}/{mirror}"}
+    path = Path(settings.mirror) / mirror
+    return {"file": path.name, "from": str(path) if path.exists() else url}
+
+
+def _windows(spec: PipelineSpec, moment: datetime) -> dict[str, str]:
+    split = spec.split
+    if isinstance(split, ByColumn):
+        return {
+            "test": f"{split.column} = {split.test}",
+            "validation": f"{split.validation:.0%} of the other rows",
+            "train": "the rest",
+        }
+    test = moment - duration(split.test)
+    validation = test - duration(split.validation)
+    first = "all before" if split.train is None else f"{validation - duration(split.train):%Y-%m-%d}"
+    return {
+        "train": f"{first} … {validation:%Y-%m-%d}",
+        "validation": f"{validation:%Y-%m-%d} … {test:%Y-%m-%d}",
+        "test": f"{test:%Y-%m-%d} … {moment:%Y-%m-%d}",
+    }
+
+
+def _print_plan(planned: dict[str, Any], as_json: bool) -> None:
+    console = Console()
+    if as_json:
+        console.print_json(data=planned)
+        return
+    table = Table(title=f"Nothing is done. A run of {planned['pipeline']} would do this:", show_header=False)
+    for name, value in planned.items():
+        if isinstance(value, dict):
+            value = "\n".join(f"{part}: {told}" for part, told in value.items())
+        elif isinstance(value, list):
+            value = "\n".join(f"{v['file']} ← {v['from']}" if isinstance(v, dict) else str(v) for v in value) or "–"
+        table.add_row(name, str(value))
+    console.print(table)
+
+
+# ------------------------------------------------------------------------------------------------------------- a run
+class _Lines(logging.Handler):
+    """Prefect's run logs as lines on the screen, with the time since the start."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.INFO)
+        self._console = console
+        self._begun = datetime.now(UTC)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line: when, which station, what."""
+        passed = (datetime.now(UTC) - self._begun) // timedelta(seconds=1)
+        colour = {logging.WARNING: "yellow", logging.ERROR: "red"}.get(record.levelno, "default")
+        station = getattr(record, "task_run_name", None) or getattr(record, "flow_run_name", None) or record.name
+        self._console.print(f"[dim]{passed:4d} s  {station:24}[/dim] ", end="", highlight=False)
+        self._console.print(record.getMessage(), style=colour, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _progress(console: Console, quiet: bool) -> Iterator[None]:
+    """While inside, the runs' logs go to the screen (standard error), and nowhere when ``quiet``."""
+    from prefect.logging.configuration import setup_logging
+
+    handler: logging.Handler = logging.NullHandler() if quiet else _Lines(console)
+    loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs", "ferroflow", "models")]
+    setup_logging()  # done here, so that it does not undo what follows
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+
+
+def _print_report(report: RunReport, settings: Settings) -> None:
+    console = Console()
+    rows = report.rows
+    console.print(
+        f"\n{rows['in']:,} rows in = {rows['accepted']:,} accepted + {rows['quarantined']:,} quarantined",
+        highlight=False,
+    )
+    metrics = list(report.leaderboard[0].metrics) if report.leaderboard else []
+    table = Table("candidate", *metrics, "trials", "seconds", title="Leaderboard (validation rows)")
+    for line in report.leaderboard:
+        values = [f"{line.metrics.get(metric, float('nan')):.4f}" for metric in metrics]
+        table.add_row(line.candidate, *values, str(line.trials), f"{line.seconds:.0f}")
+    console.print(table)
+    for name, value in report.quality.items():
+        console.print(f"{name:32} {value:.4f}", highlight=False)
+    for gate in report.verdict.gates if report.verdict else ():
+        console.print(f"{'[green]✓' if gate.passed else '[red]✗'}[/] {gate.gate}: {gate.reason}", highlight=False)
+    end = "champion: it serves now" if report.promoted else "not promoted"
+    console.print(f"[bold]{report.pipeline} version {report.version} is {end}[/bold]", highlight=False)
+    console.print(f"Look at it: ferroflow up --home {settings.home}", highlight=False, soft_wrap=True)

@@ -1,0 +1,139 @@
+"""One value of a request, checked by its field: a number is a number, a text is a text.
+
+The endpoint and batch prediction read values by this one way. Pure: the standard library only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from ferroflow.core.contract import Field, ServingContract
+
+FLOAT32_MAX = 3.4028234663852886e38
+"""The graph computes in float32; anything larger would become infinite in there."""
+
+_INT64 = 2**63
+_YEARS = (1900, 2200)
+_LONGEST_TEXT = 1_000
+
+
+class BadValue(ValueError):
+    """A value that is not what its field says; the message says what was expected."""
+
+
+def label(contract: ServingContract, value: Any) -> float:
+    """A true value as the log keeps it: target units, or 1.0 for the positive class and 0.0 for the other.
+
+    Raises:
+        BadValue: the value is no such thing.
+    """
+    if contract.task == "regression":
+        return _number(Field(name=contract.target, type="number"), value)
+    if isinstance(value, str) and value.strip():
+        return 1.0 if value.strip() == contract.positive else 0.0
+    if isinstance(value, bool) or value not in (0, 1):
+        raise BadValue(f"the class as text, or 1 for {contract.positive!r} and 0 for the other, is expected")
+    return float(value)
+
+
+def cell(field: Field, value: Any) -> Any:
+    """One value of a request, checked: float, int, text, UTC time or None.
+
+    Raises:
+        BadValue: it is not what the field says.
+    """
+    if value is None:
+        if field.nullable:
+            return None
+        raise BadValue(f"null, but {_expected(field)} is expected")
+    return _CHECKS[field.type](field, value)
+
+
+def _number(field: Field, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadValue(f"{_kind(value)}, but {_expected(field)} is expected")
+    number = float(value)
+    if not math.isfinite(number) or abs(number) > FLOAT32_MAX:
+        raise BadValue(f"not finite as a 32-bit number; {_expected(field)} is expected")
+    _bounds(field, number)
+    return number
+
+
+def _integer(field: Field, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadValue(f"{_kind(value)}, but {_expected(field)} is expected")
+    if not math.isfinite(value) or value != int(value) or not -_INT64 <= value < _INT64:
+        raise BadValue(f"no whole number of 64 bits; {_expected(field)} is expected")
+    _bounds(field, int(value))
+    if field.choices is not None and int(value) not in field.choices:
+        raise BadValue(f"unknown; {_expected(field)} is expected")
+    return int(value)
+
+
+def _text(field: Field, value: Any) -> str:
+    if not isinstance(value, str):
+        raise BadValue(f"{_kind(value)}, but {_expected(field)} is expected")
+    if field.choices is not None and value not in field.choices:
+        raise BadValue(f"unknown; {_expected(field)} is expected")
+    if len(value) > _LONGEST_TEXT or not (value or field.nullable):
+        raise BadValue(f"{len(value)} characters; a text of 1 to {_LONGEST_TEXT} is expected")
+    return value
+
+
+def _time(field: Field, value: Any) -> datetime:
+    if isinstance(value, datetime):  # of a Parquet file
+        value = value.isoformat()
+    if not isinstance(value, str):
+        raise BadValue(f"{_kind(value)}, but {_expected(field)} is expected")
+    try:
+        moment = datetime.fromisoformat(value) if len(value) > len("2023-01-01") else None
+        # Without an offset it is UTC; with one, the conversion may leave the calendar.
+        moment = moment and (moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):
+        moment = None
+    if moment is None:
+        raise BadValue(f"no time; {_expected(field)} is expected")
+    if not _YEARS[0] <= moment.year <= _YEARS[1]:
+        raise BadValue(f"outside the years {_YEARS[0]} to {_YEARS[1]}; {_expected(field)} is expected")
+    _bounds(field, moment.timestamp())
+    return moment
+
+
+_CHECKS: dict[str, Callable[[Field, Any], Any]] = {
+    "number": _number,
+    "integer": _integer,
+    "text": _text,
+    "time": _time,
+}
+
+
+def _bounds(field: Field, value: float) -> None:
+    if (field.minimum is not None and value < field.minimum) or (field.maximum is not None and value > field.maximum):
+        raise BadValue(f"out of bounds; {_expected(field)} is expected")
+
+
+def _expected(field: Field) -> str:
+    """What a field takes, in words."""
+    if field.type == "time":
+        return "an ISO 8601 time such as '2023-03-01T08:30:00Z' (without an offset: UTC)"
+    kind = {"number": "a number", "integer": "a whole number", "text": "a text"}[field.type]
+    if field.choices is not None:
+        listed = ", ".join(repr(choice) for choice in field.choices[:20])
+        return f"{kind}, one of {listed}{', …' if len(field.choices) > 20 else ''},"
+    low, high = field.minimum, field.maximum
+    if low is not None and high is not None:
+        return f"{kind} from {low:.12g} to {high:.12g}"
+    if low is not None or high is not None:
+        return f"{kind} of at least {low:.12g}" if low is not None else f"{kind} of at most {high:.12g}"
+    return kind
+
+
+def _kind(value: Any) -> str:
+    """What came, in words; never the value itself."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return "a number"
+    kinds = {bool: "true or false", str: "a text", dict: "an object", list: "a list", type(None): "null"}
+    return kinds.get(type(value), f"a {type(value).__name__}")

@@ -1,0 +1,87 @@
+"""Inputs that tell the target: found by looking, before anything is trained on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import polars as pl
+
+_SAMPLE = 2_000
+_FEWEST = 30
+"""On fewer rows an exact match may be chance."""
+_TOLERANCE = 1e-9
+
+
+def find_leaks(frame: pl.DataFrame, target: str, inputs: Sequence[str], positive: str | None = None) -> list[str]:
+    """Inputs that reproduce the target exactly on every row where both are known.
+
+    Looked for are: a column that equals the target, a number that is a linear function of it (seconds for minutes), and
+    two numbers whose sum it is (the parts of a total).
+
+    Args:
+        frame: one row an example.
+        target: its column; with ``positive``, the learnt number is 1 where the column has that value, else 0.
+        inputs: the columns to look at.
+        positive: the positive value of a classification's target.
+
+    Returns:
+        A phrase for each leak, naming its columns; none when the target has one value only, or below 30 rows.
+    """
+    known = frame.filter(pl.col(target).is_not_null())
+    if known[target].n_unique() < 2 or known.height < _FEWEST:
+        return []
+    same = [name for name in inputs if name != target and _equals(known, name, target)]
+    answer = known[target].cast(pl.Float64) if positive is None else (known[target] == positive).cast(pl.Float64)
+    numbers = {name: known[name].cast(pl.Float64) for name in inputs if known[name].dtype.is_numeric()}
+    linear = [name for name, column in numbers.items() if name not in same and _linear(column, answer)]
+    told = {*same, *linear}
+    others = {name: column for name, column in numbers.items() if name not in told}
+    return [
+        *(f"{name!r} equals the target" for name in same),
+        *(f"{name!r} is a linear function of the target" for name in linear),
+        *(f"{one!r} + {two!r} is the target" for one, two in _sums(others, answer)),
+    ]
+
+
+def _equals(frame: pl.DataFrame, name: str, target: str) -> bool:
+    if frame[name].dtype != frame[target].dtype or frame[name].dtype.is_float():
+        return False  # floats are compared as numbers, with a tolerance
+    both = frame.select(name, target).drop_nulls()
+    return both.height >= _FEWEST and both[target].n_unique() > 1 and bool((both[name] == both[target]).all())
+
+
+def _linear(column: pl.Series, answer: pl.Series) -> bool:
+    """Whether two rows that differ give a line that all the others lie on."""
+    one, two = _known(column, answer)
+    if len(one) < _FEWEST:
+        return False
+    low, high = one.arg_min(), one.arg_max()
+    if low is None or high is None or one[low] == one[high] or two[low] == two[high]:
+        return False
+    slope = (two[high] - two[low]) / (one[high] - one[low])
+    return _same((one - one[low]) * slope + two[low], two)
+
+
+def _sums(numbers: dict[str, pl.Series], answer: pl.Series) -> list[tuple[str, str]]:
+    """Pairs whose sum is the target: tried on a sample first, then on all rows."""
+    step = max(1, len(answer) // _SAMPLE)
+    few = answer.gather_every(step)
+    sample = {name: column.gather_every(step) for name, column in numbers.items()}
+    likely = [pair for pair in combinations(numbers, 2) if _adds_up(sample[pair[0]], sample[pair[1]], few)]
+    return [pair for pair in likely if _adds_up(numbers[pair[0]], numbers[pair[1]], answer)]
+
+
+def _adds_up(one: pl.Series, other: pl.Series, answer: pl.Series) -> bool:
+    total, wanted = _known(one + other, answer)
+    return len(total) >= _FEWEST and wanted.n_unique() > 1 and _same(total, wanted)
+
+
+def _known(column: pl.Series, answer: pl.Series) -> tuple[pl.Series, pl.Series]:
+    finite = (column.is_finite() & answer.is_finite()).fill_null(False)
+    return column.filter(finite), answer.filter(finite)
+
+
+def _same(column: pl.Series, answer: pl.Series) -> bool:
+    scale = max(1.0, float(answer.abs().max() or 0.0))  # type: ignore[arg-type]
+    return bool(((column - answer).abs() <= _TOLERANCE * scale).all())

@@ -1,0 +1,373 @@
+"""From accepted rows to model inputs: stored features by entity, request features by row, joined as of each row's time.
+
+Three functions. ``refresh_offline`` computes the stored features, ``build_features`` makes the training table (Feast
+joins the stored features point in time), ``materialize`` puts the latest stored rows where the service reads them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import orjson
+import polars as pl
+
+from ferroflow.adapters.home import Home
+from ferroflow.adapters.packed import PackedStore, Row
+from ferroflow.adapters.storage import atomic_bytes, atomic_parquet, read_record, write_record
+from ferroflow.core.errors import DataError, EmptySource, LeakageError, NotFound, RowsLost, SpecError
+from ferroflow.core.features import AVAILABLE_AT, RequestFeatures, StoredFeatures
+from ferroflow.core.fingerprint import file_digest, fingerprint
+from ferroflow.core.leakage import find_leaks
+from ferroflow.core.records import FeatureTable, Validated
+from ferroflow.core.spec import ByColumn, Classification, NoWorseSlice, PipelineSpec
+
+logger = logging.getLogger(__name__)
+
+ROW = "row_id"
+INGESTED_AT = "ingested_at"
+_EVENT_TIMESTAMP = "event_timestamp"
+_VERSION = "features/1"  # changes when the code here gives another table for the same description
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+# ------------------------------------------------------------------------------------------------------- offline store
+
+
+def refresh_offline(spec: PipelineSpec, validated: Validated, as_of: datetime, home: Home) -> dict[str, int]:
+    """Compute every stored view from the rows known at ``as_of`` and keep what was available by then.
+
+    Returns:
+        View -> rows in its Parquet file, which is sorted by ``available_at`` and replaced as a whole.
+    """
+    if not spec.stored:
+        return {}
+    place = home.offline(spec.name)
+    manifest = place / "manifest.json"
+    wanted = fingerprint(_VERSION, validated.fingerprint, _moment(as_of), _definitions(spec))
+    done = _counts(manifest, wanted)
+    if done is not None:
+        return done
+    manifest.unlink(missing_ok=True)  # while files are replaced nothing vouches for them
+    rows = _known(_accepted(validated, home), spec, as_of)
+    ingested_at = rows.select(pl.col(INGESTED_AT).max()).collect().item()
+    counts = {}
+    for view in spec.stored:
+        table = _stored_rows(view, rows, as_of, ingested_at)
+        atomic_parquet(place / f"{view.name}.parquet", table)
+        counts[view.name] = table.height
+    atomic_bytes(manifest, orjson.dumps({"fingerprint": wanted, "as_of": _moment(as_of), "views": counts}))
+    logger.info("offline store of %s: %s", spec.name, counts)
+    return counts
+
+
+def _stored_rows(view: StoredFeatures, rows: pl.LazyFrame, as_of: datetime, ingested_at: datetime) -> pl.DataFrame:
+    available = pl.col(AVAILABLE_AT).dt.cast_time_unit("us")
+    features = view.outputs(rows.collect_schema())
+    return (
+        view.compute(rows)
+        .with_columns(available)
+        .filter(available <= as_of)
+        .select(
+            view.entity,
+            AVAILABLE_AT,
+            pl.lit(ingested_at, dtype=pl.Datetime("us", "UTC")).alias(INGESTED_AT),
+            *(pl.col(name).cast(pl.Float64).fill_nan(None) for name in features),
+        )
+        .sort(AVAILABLE_AT, view.entity)
+        .collect()
+    )
+
+
+def _counts(manifest: Path, wanted: str) -> dict[str, int] | None:
+    """Rows of each view as the manifest has them; None when it vouches for something else, or a file is gone."""
+    if not manifest.is_file():
+        return None
+    told = orjson.loads(manifest.read_bytes())
+    counts: dict[str, int] = told["views"]
+    whole = all((manifest.parent / f"{view}.parquet").is_file() for view in counts)
+    return counts if whole and told["fingerprint"] == wanted else None
+
+
+# -------------------------------------------------------------------------------------------------------- online store
+
+
+def materialize(spec: PipelineSpec, as_of: datetime, home: Home) -> dict[str, int]:
+    """Put each entity's latest row available at ``as_of``, and not expired by then, into the online store.
+
+    What the store has of a later moment stays. The watermark moves only after all rows were read back.
+
+    Returns:
+        View -> rows written.
+
+    Raises:
+        NotFound: the offline store was never written.
+        DataError: a row that was written cannot be read back.
+    """
+    written = {}
+    for view in spec.stored:
+        path = home.offline(spec.name) / f"{view.name}.parquet"
+        if not path.is_file():
+            raise NotFound(
+                f"Pipeline {spec.name!r} has no stored features {view.name!r} offline. Train or ingest it first."
+            )
+        latest = _latest(pl.scan_parquet(path), view, as_of)
+        with PackedStore(home.online(spec.name)) as store:
+            written[view.name] = _put(store, view, latest)
+            store.advance(view.name, _microseconds(as_of))
+    return written
+
+
+def _latest(rows: pl.LazyFrame, view: StoredFeatures, as_of: datetime) -> pl.DataFrame:
+    """One row an entity: the latest that may be used at ``as_of``."""
+    fresh = pl.col(AVAILABLE_AT).is_between(as_of - view.ttl, as_of)
+    ordered = rows.filter(fresh & pl.col(view.entity).is_not_null()).sort(
+        AVAILABLE_AT, INGESTED_AT, maintain_order=True
+    )
+    return ordered.unique(view.entity, keep="last", maintain_order=True).collect()
+
+
+def _put(store: PackedStore, view: StoredFeatures, latest: pl.DataFrame) -> int:
+    features = [name for name in latest.columns if name not in (view.entity, AVAILABLE_AT, INGESTED_AT)]
+    written = store.write(view.name, features, _packed_rows(view, latest, features))
+    found = store.read(view.name, latest[view.entity].to_list(), features)
+    moments = zip(latest[view.entity], latest[AVAILABLE_AT].dt.timestamp("us"), strict=True)
+    lost = [key for key, moment in moments if key not in found or found[key][0] < moment]
+    if lost:
+        raise DataError(
+            f"{len(lost)} of {latest.height} rows of {view.name!r} cannot be read back from the online store, the "
+            f"first for {view.entity} {lost[0]!r}. Delete {store.path.name} and materialize again."
+        )
+    return written
+
+
+def _packed_rows(view: StoredFeatures, latest: pl.DataFrame, features: Sequence[str]) -> Iterator[Row]:
+    times = [pl.col(AVAILABLE_AT).dt.timestamp("us"), pl.col(INGESTED_AT).dt.timestamp("us")]
+    for key, event, created, *values in latest.select(view.entity, *times, *features).iter_rows():
+        yield key, event, created, values
+
+
+# ------------------------------------------------------------------------------------------------------ training table
+
+
+def build_features(spec: PipelineSpec, validated: Validated, as_of: datetime, home: Home) -> FeatureTable:
+    """Model inputs and target of every row labelled by ``as_of``, each joined as of its own event time.
+
+    Returns:
+        The table's record; the one made before when rows, description and ``as_of`` are the same.
+
+    Raises:
+        LeakageError: a feature asks for what no request has, or an input reproduces the target.
+        SpecError: inputs of the same name, or of a type that no model takes.
+        EmptySource: no row is labelled by then.
+    """
+    name = _table_fingerprint(spec, validated, as_of)
+    place = home.data(spec.name) / "tables"
+    made = read_record(place / f"{name}.json", FeatureTable)
+    if made is not None and home.absolute(made.path).is_file():
+        return made
+    views = refresh_offline(spec, validated, as_of, home)
+    rows = _labelled(spec, validated, as_of, home)
+    inputs = _typed(spec, _model_inputs(spec, rows, home))
+    table = _assemble(spec, rows, inputs)
+    _refuse_leaks(spec, table, inputs.columns)
+    atomic_parquet(place / f"{name}.parquet", table)
+    record = _record(spec, validated, as_of, inputs).model_copy(
+        update={"fingerprint": name, "path": home.relative(place / f"{name}.parquet"), "views": views}
+    )
+    write_record(place / f"{name}.json", record)
+    return record
+
+
+def request_inputs(spec: PipelineSpec, fields: pl.DataFrame) -> pl.DataFrame:
+    """The request's own fields without the event time, then the request features; nothing else can be seen.
+
+    Raises:
+        LeakageError: a feature asks for a column that is no field of a request.
+    """
+    seen = fields.select(spec.inputs)
+    return pl.concat(
+        [seen.drop(spec.time or [], strict=False), *(_computed(part, seen, spec) for part in spec.request)],
+        how="horizontal",
+    )
+
+
+def _computed(features: RequestFeatures, seen: pl.DataFrame, spec: PipelineSpec) -> pl.DataFrame:
+    try:
+        return seen.select(features.expressions())
+    except pl.exceptions.ColumnNotFoundError as error:
+        asked = {name for part in features.expressions() for name in part.meta.root_names()} - set(seen.columns)
+        raise LeakageError(
+            f"Request features {features.name!r} of {spec.name!r} ask for {', '.join(sorted(asked)) or error}, which "
+            f"is not known when a prediction is asked for. Inputs are: {', '.join(spec.inputs)}."
+        ) from error
+
+
+def _labelled(spec: PipelineSpec, validated: Validated, as_of: datetime, home: Home) -> pl.DataFrame:
+    rows = _known(_accepted(validated, home), spec, as_of).filter(pl.col(spec.target.column).is_not_null())
+    known = rows.collect_schema().names()
+    wanted = [ROW, spec.target.column, *([spec.time] if spec.time else []), *spec.inputs]
+    missing = [column for column in wanted if column not in known]
+    if missing:
+        raise SpecError(f"Pipeline {spec.name!r} names {', '.join(missing)}, which its accepted rows do not have.")
+    beside = [column for column in _beside(spec) if column in known]
+    frame = rows.select(list(dict.fromkeys([*wanted, *beside]))).collect()
+    if frame.is_empty():
+        raise EmptySource(
+            f"Pipeline {spec.name!r} has no row whose target was known by {_moment(as_of)}. Give a later --as-of."
+        )
+    return frame
+
+
+def _model_inputs(spec: PipelineSpec, rows: pl.DataFrame, home: Home) -> pl.DataFrame:
+    try:
+        own = request_inputs(spec, rows)
+    except pl.exceptions.DuplicateError as error:
+        raise SpecError(f"Pipeline {spec.name!r} has two inputs of one name: {error}. Rename one.") from error
+    return pl.concat([own, _joined(spec, rows, home)], how="horizontal") if spec.stored else own
+
+
+def _joined(spec: PipelineSpec, rows: pl.DataFrame, home: Home) -> pl.DataFrame:
+    """Stored features as ``view__feature``, by Feast's point-in-time join."""
+    from ferroflow.adapters.feast.store import store
+
+    feast = store(home, [spec])
+    keys = dict.fromkeys(view.on for view in spec.stored)
+    entities = rows.select(*keys, pl.col(str(spec.time)).alias(_EVENT_TIMESTAMP))
+    job = feast.get_historical_features(
+        entity_df=entities, features=feast.get_feature_service(spec.name), full_feature_names=True
+    )
+    joined: pl.DataFrame = job.to_polars().drop(*keys, _EVENT_TIMESTAMP)
+    if joined.height != rows.height:
+        raise RowsLost(f"The feature join of {spec.name!r} made {joined.height} rows of {rows.height}.")
+    return joined
+
+
+def _typed(spec: PipelineSpec, inputs: pl.DataFrame) -> pl.DataFrame:
+    """Numbers as Float64, categories as Int64 or String."""
+    unknown = set(spec.categorical) - set(inputs.columns)
+    if unknown:
+        raise SpecError(
+            f"Pipeline {spec.name!r} calls {', '.join(sorted(unknown))} categorical, which is no model input. "
+            f"Model inputs are: {', '.join(inputs.columns)}."
+        )
+    typed = inputs.with_columns(
+        pl.col(name).cast(_input_type(name, kind, name in spec.categorical)) for name, kind in inputs.schema.items()
+    )
+    return typed.with_columns(pl.col(pl.Float64).fill_nan(None))  # missing has one form
+
+
+def _input_type(name: str, kind: pl.DataType, categorical: bool) -> pl.DataType:
+    if kind in (pl.String, pl.Categorical, pl.Enum):
+        return pl.String()
+    if categorical and (kind.is_integer() or kind == pl.Boolean):
+        return pl.Int64()
+    if not categorical and (kind.is_numeric() or kind == pl.Boolean):
+        return pl.Float64()
+    remedy = "a category is a text or a whole number" if categorical else "make a number or a text of it"
+    raise SpecError(f"Model input {name!r} is {kind}; {remedy}, in a request feature.")
+
+
+def _assemble(spec: PipelineSpec, rows: pl.DataFrame, inputs: pl.DataFrame) -> pl.DataFrame:
+    beside = dict.fromkeys([ROW, *([spec.time] if spec.time else []), spec.target.column, *_beside(spec)])
+    taken = {spec.target.column, ROW, spec.time} & set(inputs.columns)
+    if taken:
+        raise SpecError(f"Pipeline {spec.name!r} has features named {', '.join(map(str, taken))}. Rename them.")
+    missing = [column for column in beside if column not in rows.columns and column not in inputs.columns]
+    if missing:
+        raise SpecError(
+            f"Pipeline {spec.name!r} slices or splits by {', '.join(missing)}, which neither its rows nor inputs have."
+        )
+    return pl.concat(
+        [rows.select(column for column in beside if column not in inputs.columns), inputs], how="horizontal"
+    )
+
+
+def _refuse_leaks(spec: PipelineSpec, table: pl.DataFrame, inputs: Sequence[str]) -> None:
+    positive = spec.target.positive if isinstance(spec.target, Classification) else None
+    leaks = find_leaks(table, spec.target.column, inputs, positive)
+    if leaks:
+        raise LeakageError(
+            f"Pipeline {spec.name!r}: {'; '.join(leaks)} ({spec.target.column!r}) on every row. It cannot be known "
+            f"before the target: remove it from inputs or features."
+        )
+
+
+def _record(spec: PipelineSpec, validated: Validated, as_of: datetime, inputs: pl.DataFrame) -> FeatureTable:
+    numeric = tuple(name for name, kind in inputs.schema.items() if kind == pl.Float64)
+    return FeatureTable(
+        pipeline=spec.name,
+        fingerprint="",
+        parent=validated.fingerprint,
+        as_of=as_of,
+        path="",
+        rows=inputs.height,
+        numeric=numeric,
+        categorical=tuple(name for name in inputs.columns if name not in numeric),
+        target=spec.target.column,
+        time=spec.time,
+        slices=_slices(spec),
+        views={},
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ the rows
+
+
+def _accepted(validated: Validated, home: Home) -> pl.LazyFrame:
+    if not validated.accepted:
+        raise EmptySource(f"Pipeline {validated.pipeline!r} has no accepted rows. Look at: ferroflow quarantine.")
+    return pl.scan_parquet([home.absolute(path) for path in validated.accepted])
+
+
+def _known(rows: pl.LazyFrame, spec: PipelineSpec, as_of: datetime) -> pl.LazyFrame:
+    """Rows whose target was known at ``as_of``; all of them where nothing has a time."""
+    column = spec.target.known_at or spec.time
+    return rows if column is None else rows.filter(pl.col(column) <= as_of)
+
+
+def _slices(spec: PipelineSpec) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(gate.column for gate in spec.gates if isinstance(gate, NoWorseSlice)))
+
+
+def _beside(spec: PipelineSpec) -> list[str]:
+    """Columns that judge or split, whether or not the model sees them."""
+    return [*_slices(spec), *([spec.split.column] if isinstance(spec.split, ByColumn) else [])]
+
+
+# ---------------------------------------------------------------------------------------------------------- their name
+
+
+def _table_fingerprint(spec: PipelineSpec, validated: Validated, as_of: datetime) -> str:
+    return fingerprint(
+        _VERSION,
+        validated.fingerprint,
+        _moment(as_of),
+        spec.inputs,
+        spec.categorical,
+        [spec.target.column, spec.target.known_at, spec.time],
+        _beside(spec),
+        _definitions(spec),
+    )
+
+
+def _definitions(spec: PipelineSpec) -> list[Mapping[str, object]]:
+    """The features by name and by the text of their modules: another line there makes another table."""
+    return [
+        {
+            "name": part.name,
+            "code": file_digest(Path(inspect.getfile(part.function))),
+            "lookup": [part.entity, part.on, part.ttl.total_seconds()] if isinstance(part, StoredFeatures) else [],
+        }
+        for part in spec.features
+    ]
+
+
+def _moment(as_of: datetime) -> str:
+    return as_of.astimezone(UTC).isoformat()
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)

@@ -1,0 +1,201 @@
+"""Batch prediction: a file of request rows in, a Parquet file of predictions out, by the endpoint's own model and way.
+
+Stored features come from the online store as they are now, in time-to-live at each row's event time: as the endpoint
+would answer the same rows at this moment. For what was known in the past there is the feature table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+from pydantic import ValidationError
+
+from ferroflow.adapters.graph import Graph
+from ferroflow.adapters.home import Home
+from ferroflow.adapters.packed import PackedStore
+from ferroflow.adapters.storage import atomic_bytes, atomic_parquet
+from ferroflow.adapters.vectors import FIELD_TYPES, assemble, load_request_features
+from ferroflow.core.cells import BadValue, cell
+from ferroflow.core.contract import Field, ServingContract
+from ferroflow.core.errors import (
+    EmptySource,
+    NotFound,
+    RegistryError,
+    RowsLost,
+    SchemaError,
+    SourceUnavailable,
+    UnreadableFile,
+)
+from ferroflow.core.fingerprint import file_digest, fingerprint
+from ferroflow.core.records import ModelVersion
+from ferroflow.core.spec import PipelineSpec
+
+_CHUNK = 50_000  # rows that are turned into vectors at once
+_ROW = "row"
+_ROW_ID = "row_id"
+
+
+def predict_file(
+    spec: PipelineSpec, rows: Path, home: Home, *, version: ModelVersion | None = None, at: datetime
+) -> Path:
+    """Predict every row of a file.
+
+    Args:
+        rows: Parquet or CSV (with a header) with the request's fields as columns; others are left out, ``row_id``
+            excepted.
+        version: of the registry; None: the champion.
+        at: the clock (UTC) where rows have no event time.
+
+    Returns:
+        The Parquet file: ``prediction_id``, ``row`` (position in the file), ``row_id`` where given, the fields,
+        ``prediction``, ``version``. Beside it ``.rejected.parquet`` (``row``, ``reasons``, ``raw``) and ``.json`` with
+        the counts. The same file, model and store give the same path, and nothing is done twice.
+
+    Raises:
+        NotFound: there is no champion. DataError: the file cannot be used.
+    """
+    version = version or _champion(spec, home)
+    contract = _contract(version, home)
+    raw = _read(rows, contract)
+    store = home.online(spec.name) if contract.stored and home.online(spec.name).is_file() else None
+    out = home.data(spec.name) / "batch" / f"{_name(rows, version, contract, store, at)}.parquet"
+    if out.is_file():
+        return out
+    typed, rejected = _checked(contract, raw)
+    if typed.height + rejected.height != raw.height:
+        raise RowsLost(f"{rows.name}: {raw.height} rows in, {typed.height} to predict and {rejected.height} rejected.")
+    predictions = _predictions(contract, typed, Graph(home.absolute(version.package) / "model.onnx"), store, at)
+    found = typed.with_columns(
+        pl.format(f"{out.stem}{{}}", pl.col(_ROW).cast(pl.String).str.zfill(16)).alias("prediction_id"),
+        predictions,
+        pl.lit(version.version).alias("version"),
+    )
+    atomic_parquet(out.with_suffix(".rejected.parquet"), rejected)
+    counts = {"rows": raw.height, "predicted": found.height, "rejected": rejected.height, "version": version.version}
+    degraded = bool(contract.stored) and store is None
+    atomic_bytes(out.with_suffix(".json"), orjson.dumps(counts | {"file": rows.name, "degraded": degraded}))
+    # Last: a file of predictions that can be read vouches for what lies beside it.
+    atomic_parquet(out, found.select("prediction_id", pl.exclude("prediction_id")))
+    return out
+
+
+def counts(predicted: Path) -> dict[str, Any]:
+    """``rows``, ``predicted``, ``rejected``, ``version``, ``file`` and ``degraded`` of a file that was predicted."""
+    found: dict[str, Any] = orjson.loads(predicted.with_suffix(".json").read_bytes())
+    return found
+
+
+def _champion(spec: PipelineSpec, home: Home) -> ModelVersion:
+    from ferroflow.adapters import registry
+
+    found: ModelVersion | None = registry.champion(spec.name, home)
+    if found is None:
+        raise NotFound(f"Pipeline {spec.name!r} has no champion. Train one: ferroflow run {spec.name}")
+    return found
+
+
+def _contract(version: ModelVersion, home: Home) -> ServingContract:
+    path = home.absolute(version.package) / "serving.json"
+    try:
+        return ServingContract.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise RegistryError(f"Version {version.version} of {version.name!r} has no usable package: {error}") from error
+
+
+def _read(path: Path, contract: ServingContract) -> pl.DataFrame:
+    """The fields of all rows, as they are in the file, with their position."""
+    try:
+        raw = pl.read_csv(path, infer_schema=False) if path.suffix == ".csv" else pl.read_parquet(path)
+    except FileNotFoundError as error:
+        raise SourceUnavailable(f"There is no file {path}.") from error
+    except pl.exceptions.NoDataError as error:
+        raise EmptySource(f"{path.name} is empty; rows with a header are expected.") from error
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise UnreadableFile(f"{path.name} is neither Parquet nor, by its name, CSV: {error}") from error
+    names = [field.name for field in contract.fields]
+    if missing := [name for name in names if name not in raw.columns]:
+        raise SchemaError(f"{path.name} has no column {', '.join(missing)}; there are {', '.join(raw.columns)}.")
+    if raw.is_empty():
+        raise EmptySource(f"{path.name} has no row.")
+    kept = [_ROW_ID] if _ROW_ID in raw.columns else []
+    return raw.select(*kept, *names).with_row_index(_ROW).with_columns(pl.col(_ROW).cast(pl.Int64))
+
+
+def _name(rows: Path, version: ModelVersion, contract: ServingContract, store: Path | None, at: datetime) -> str:
+    """One name for the same rows, model and stored features."""
+    seen: dict[str, int | None] = {}
+    if store is not None:
+        with PackedStore(store, read_only=True) as reader:
+            seen = {view.view: reader.watermark(view.view) for view in contract.stored}
+    clock = at.isoformat() if contract.stored and contract.time is None else None
+    return fingerprint("batch", file_digest(rows), version.fingerprint, version.version, seen, clock)
+
+
+def _checked(contract: ServingContract, raw: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Typed rows, and those that are not what the contract says with their reasons."""
+    reasons: dict[int, list[str]] = {}
+    columns = {}
+    for field in contract.fields:
+        columns[field.name] = _column(field, raw[field.name].to_list(), reasons)
+    typed = raw.select(pl.exclude(*columns)).with_columns(
+        pl.Series(name, values, dtype=FIELD_TYPES[_field(contract, name).type]) for name, values in columns.items()
+    )
+    bad = pl.Series(_ROW, sorted(reasons), dtype=pl.Int64)
+    cells = raw.filter(pl.col(_ROW).is_in(bad.implode()))
+    rejected = pl.DataFrame(
+        {
+            _ROW: bad,
+            "reasons": pl.Series([reasons[row] for row in bad], dtype=pl.List(pl.String)),
+            "raw": pl.Series([orjson.dumps(row, default=str).decode() for row in cells.to_dicts()], dtype=pl.String),
+        }
+    )
+    return typed.filter(~pl.col(_ROW).is_in(bad.implode())), rejected
+
+
+def _column(field: Field, values: Sequence[Any], reasons: dict[int, list[str]]) -> list[Any]:
+    checked = []
+    for row, value in enumerate(values):
+        try:
+            checked.append(cell(field, _meant(field, value)))
+        except BadValue as error:
+            reasons.setdefault(row, []).append(f"{field.name}: {error}")
+            checked.append(None)
+    return checked
+
+
+def _meant(field: Field, value: Any) -> Any:
+    """A file's cell as a request would have it: NaN is missing, and numbers of a CSV file are text."""
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, str) and field.type in ("number", "integer"):
+        try:
+            return int(value) if field.type == "integer" and value.lstrip("-").isdigit() else float(value)
+        except ValueError:
+            return value  # refused, with the value's own text
+    return value
+
+
+def _field(contract: ServingContract, name: str) -> Field:
+    return next(field for field in contract.fields if field.name == name)
+
+
+def _predictions(
+    contract: ServingContract, typed: pl.DataFrame, graph: Graph, store: Path | None, at: datetime
+) -> pl.Series:
+    request = load_request_features(contract)
+    reader = None if store is None else PackedStore(store, read_only=True)
+    found: list[float] = []
+    try:
+        for chunk in typed.iter_slices(_CHUNK):
+            vectors = assemble(contract, chunk, reader, request, at)
+            found += graph.predict(vectors.frame).tolist()
+    finally:
+        if reader is not None:
+            reader.close()
+    return pl.Series("prediction", found, dtype=pl.Float64)

@@ -1,0 +1,88 @@
+"""What a run shows in Prefect's pages: tables and links, made from records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
+from ferroflow.adapters import processes
+from ferroflow.adapters.home import Home
+from ferroflow.core.records import Evaluation, ModelVersion, MonitorReport, TrainedModel, Validated, Verdict
+
+
+def quarantine(validated: Validated) -> None:
+    """Rows in = accepted + quarantined, and the reasons."""
+    accepted, quarantined = validated.rows_accepted, validated.rows_quarantined
+    said = f"{validated.rows_in:,} rows = {accepted:,} accepted + {quarantined:,} quarantined"
+    reasons = sorted(validated.reasons.items(), key=lambda entry: -entry[1])
+    table = [{"reason": reason, "rows": rows} for reason, rows in reasons] or [{"reason": "none", "rows": 0}]
+    create_table_artifact(table, key=_key(validated.pipeline, "quarantine"), description=said)
+
+
+def leaderboard(model: TrainedModel) -> None:
+    """All candidates by their error on the validation rows."""
+    table = [
+        {"candidate": line.candidate, **_rounded(line.metrics | {"seconds": line.seconds}), "trials": line.trials}
+        for line in model.leaderboard
+    ]
+    said = f"Errors on the validation rows. Best by {model.metric}: **{model.candidate}**"
+    create_table_artifact(table, key=_key(model.pipeline, "leaderboard"), description=said)
+
+
+def judgement(verdict: Verdict, evaluation: Evaluation) -> None:
+    """Each gate's word with its numbers, and the errors on validation and test rows."""
+    lines = [f"## {'Passed' if verdict.passed else 'Rejected'}", "", "| gate | passed | reason |", "|---|---|---|"]
+    lines += [f"| {gate.gate} | {'yes' if gate.passed else '**no**'} | {gate.reason} |" for gate in verdict.gates]
+    lines += ["", "| rows | model | " + " | ".join(next(iter(evaluation.metrics.values()), {})) + " |"]
+    lines += ["|---" * (2 + len(next(iter(evaluation.metrics.values()), {}))) + "|"]
+    models = {"candidate": evaluation.metrics, "baseline": evaluation.baseline, "champion": evaluation.champion}
+    for name, measured in models.items():
+        for rows, metrics in measured.items():
+            lines.append(f"| {rows} | {name} | " + " | ".join(f"{value:.4f}" for value in metrics.values()) + " |")
+    create_markdown_artifact("\n".join(lines), key=_key(verdict.pipeline, "verdict"), description=verdict.reason)
+
+
+def registered(version: ModelVersion, home: Home) -> None:
+    """The way to the MLflow run."""
+    address = processes.addresses(home).get("mlflow")
+    key = _key(version.pipeline, "mlflow")
+    said = f"{version.name}, version {version.version}: {version.candidate}"
+    if address is None:
+        text = f"{said}. Run `{version.run_id}` in `{home.mlflow / 'mlflow.db'}`: `ferroflow up` shows it."
+        create_markdown_artifact(text, key=key, description=said)
+    else:
+        link = f"{address}/#/models/{version.name}/versions/{version.version}"
+        create_link_artifact(link, link_text=said, key=key, description=f"MLflow run {version.run_id}")
+
+
+def monitored(report: MonitorReport, home: Home) -> None:
+    """What was found, the columns that were looked at, and the way to the Evidently report."""
+    lines = [f"## {report.alarm if report.alarm != 'none' else 'No alarm'}", "", report.why, ""]
+    lines.append(f"{report.predictions:,} predictions of version {report.version}, {report.labelled:,} with labels.")
+    if report.html is not None:
+        path = home.absolute(report.html)
+        lines += ["", f"[Evidently report]({path.as_uri()}) (`{path}`)"]
+    create_markdown_artifact("\n".join(lines), key=_key(report.pipeline, "monitor"), description=report.why)
+    table = [
+        {"column": line.column, "psi": round(line.psi, 3), "p": line.p, "drifted": line.drifted, "why": line.reason}
+        for line in report.drift
+    ]
+    if table:
+        create_table_artifact(table, key=_key(report.pipeline, "drift"), description="Drift of each input")
+
+
+def stations(pipeline: str, seconds: dict[str, float], reused: tuple[str, ...]) -> None:
+    """How long each station took, and which had nothing to do."""
+    table: list[dict[str, Any]] = [
+        {"station": name, "seconds": round(spent, 2), "reused": name in reused} for name, spent in seconds.items()
+    ]
+    create_table_artifact(table, key=_key(pipeline, "stations"), description="Seconds of each station")
+
+
+def _key(pipeline: str, kind: str) -> str:
+    return f"{pipeline.replace('_', '-')}-{kind}"
+
+
+def _rounded(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in metrics.items()}

@@ -1,0 +1,91 @@
+"""What all tasks have in common: how results are kept, when to try again, and how reused work is shown.
+
+No cache of Prefect's stands between runs. Each station names its output by the fingerprint of what goes in and checks
+that the files are there, so it alone can tell whether a result still holds; a second cache would one day hand out a
+record whose files are gone. What a station had already done ends as a state of its own, ``Reused``. Within one run
+Prefect's default policy (inputs, code and run) keeps results as JSON, for `prefect flow-run retry`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from prefect import get_run_logger
+from prefect.client.schemas.objects import TaskRun
+from prefect.exceptions import MissingContextError
+from prefect.states import Completed, State
+
+from ferroflow.adapters import pipelines
+from ferroflow.adapters.home import Home
+from ferroflow.adapters.settings import load_settings
+from ferroflow.core.errors import DataError, RegistryError, ServiceError, SourceUnavailable, UsageError
+from ferroflow.core.records import Record
+
+KEPT: dict[str, Any] = {"persist_result": True, "result_serializer": "json"}
+
+
+def _may_pass(task: Any, run: TaskRun, state: State[Any]) -> bool:
+    """Whether the same call may succeed later: the outside failed, not what was asked for."""
+    error = state.result(raise_on_failure=False)
+    if isinstance(error, UsageError) or (isinstance(error, DataError) and not isinstance(error, SourceUnavailable)):
+        return False
+    return isinstance(error, (SourceUnavailable, RegistryError, ServiceError, OSError))
+
+
+# Stations that reach outside: files over the network, the registry.
+OUTSIDE: dict[str, Any] = {
+    **KEPT,
+    "retries": 3,
+    "retry_delay_seconds": [1, 4, 10],
+    "retry_condition_fn": _may_pass,
+}
+
+
+def home() -> Home:
+    """The home folder of this run."""
+    return Home(load_settings().home)
+
+
+def carry_out(station: Callable[..., Any], pipeline: str, *arguments: Any, **options: Any) -> Any:
+    """Call ``station(spec, *arguments, home, **options)``.
+
+    Returns:
+        Its record; inside a state ``Reused`` when the record was there before the call.
+    """
+    folder = home()
+    begun = time.time()
+    record = station(pipelines.load(pipeline), *arguments, folder, **options)
+    if isinstance(record, Record) and _older(record, folder, begun):
+        say("%s: the same input was seen before, nothing is done again", station.__name__)
+        return Completed(name="Reused", message="the same input was seen before", data=record)
+    return record
+
+
+def judge_by(judgement: Callable[..., Any], pipeline: str, *arguments: Any) -> Any:
+    """Call ``judgement(spec, *arguments)``: pure, so there is nothing to reuse."""
+    return judgement(pipelines.load(pipeline), *arguments)
+
+
+def record_of(result: Any) -> Any:
+    """What ``carry_out`` gave, without the state around it."""
+    return result.data if isinstance(result, State) else result
+
+
+def say(text: str, *values: object) -> None:
+    """A line in the run's log (in the program's own, outside a run)."""
+    try:
+        get_run_logger().info(text, *values)
+    except MissingContextError:
+        logging.getLogger(__name__).info(text, *values)
+
+
+def _older(record: Record, folder: Home, moment: float) -> bool:
+    """Whether the record's file was written before ``moment``."""
+    name = record.fingerprint
+    for pattern in (f"*/{name}.json", f"*/{name}/manifest.json"):
+        for path in folder.data(record.pipeline).glob(pattern):
+            return path.stat().st_mtime < moment - 0.02  # a file system's clock lags by a tick
+    return False

@@ -1,0 +1,35 @@
+"""Tasks about what serves: monitoring, the decision to retrain, and predictions for files."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from prefect import task
+
+from ferroflow.core.records import Decision, MonitorReport, Validated
+from ferroflow.stations import monitor as monitor_station
+from ferroflow.stations import predict as predict_station
+from ferroflow.stations import retraining
+from tasks import artifacts
+from tasks.policy import KEPT, OUTSIDE, carry_out, home, record_of
+
+
+@task(name="monitor", task_run_name="monitor {pipeline}", **OUTSIDE)
+def monitor(pipeline: str, as_of: datetime, html: bool = True) -> MonitorReport:
+    """Judge the predictions of before ``as_of``; ``html`` asks for Evidently's page when there is something to see."""
+    report = carry_out(monitor_station.monitor, pipeline, as_of, report=html)
+    artifacts.monitored(record_of(report), home())
+    return report
+
+
+@task(name="decide", task_run_name="decide for {pipeline}", **KEPT)
+def decide(pipeline: str, report: MonitorReport, validated: Validated, force: bool, reason: str) -> Decision:
+    """Whether to retrain, by the policy; ``force`` passes it by, and says so."""
+    return carry_out(retraining.decide, pipeline, report, validated, force=force, reason=reason)
+
+
+@task(name="batch-predict", task_run_name="predict rows of {pipeline}", **KEPT)
+def predict(pipeline: str, rows: Path, at: datetime) -> str:
+    """Predict the rows of a file as the endpoint would; the path of the Parquet file with the predictions."""
+    return str(carry_out(predict_station.predict_file, pipeline, rows, at=at))

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pandera.polars as pa
+import polars as pl
+import pytest
+from pandera.polars import Field
+
+from ferroflow.adapters.contracts import feature_code, serving_contract
+from ferroflow.adapters.home import Home
+from ferroflow.core.contract import ServingContract
+from ferroflow.core.errors import SpecError
+from tests.toy_model import INPUTS, Trip, trained
+
+
+def contract_of(home: Home) -> ServingContract:
+    made = trained(home)
+    return serving_contract(made.spec, made.model, {"model": "m"})
+
+
+def test_request_bounds_are_the_schemas_made_inclusive(home: Home) -> None:
+    fields = {entry.name: entry for entry in contract_of(home).fields}
+    assert (fields["zone"].type, fields["zone"].minimum, fields["zone"].maximum) == ("integer", 1, 265)
+    assert fields["distance"].minimum == math.nextafter(0, 1)
+    assert fields["distance"].maximum == 50
+    assert fields["distance"].nullable and not fields["zone"].nullable
+    assert fields["colour"].choices == ("red", "green")
+    assert fields["colour"].description == "Colour"
+    assert (fields["asked_at"].type, fields["asked_at"].minimum) == ("time", None)
+
+
+def test_the_target_is_never_asked_for(home: Home) -> None:
+    contract = contract_of(home)
+    assert [entry.name for entry in contract.fields] == ["zone", "distance", "colour", "asked_at"]
+    assert contract.target == "minutes"
+    assert contract.time == "asked_at"
+
+
+def test_features_are_named_as_the_model_takes_them(home: Home) -> None:
+    contract = contract_of(home)
+    assert contract.request_features == ("tests.toy_model:clock",)
+    [view] = contract.stored
+    assert (view.on, view.ttl_seconds, view.features) == ("zone", 7200, ("mean",))
+    assert list(contract.inputs) == list(INPUTS)
+    assert f"{view.view}__{view.features[0]}" in contract.inputs
+
+
+def test_contract_survives_its_file(home: Home) -> None:
+    contract = contract_of(home)
+    assert ServingContract.model_validate_json(contract.model_dump_json()) == contract
+
+
+def test_feature_code_changes_with_the_code(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "some_features.py").write_text("a = 1")
+    before = feature_code(["some_features:a"])
+    (tmp_path / "some_features.py").write_text("a = 2")
+    assert feature_code(["some_features:a"]) != before
+    assert feature_code([]) == ""
+
+
+def test_an_input_that_no_request_can_carry_is_told(home: Home) -> None:
+    class Listed(Trip):
+        zone: pl.List = Field()
+
+    class Shorter(pa.DataFrameModel):
+        distance: pl.Float64
+
+    made = trained(home)
+    with pytest.raises(SpecError, match=r"'zone' .* is List"):
+        serving_contract(replace(made.spec, schema=Listed), made.model, {})
+    with pytest.raises(SpecError, match="'zone' of pipeline 'toy' is no column of Shorter"):
+        serving_contract(replace(made.spec, schema=Shorter), made.model, {})

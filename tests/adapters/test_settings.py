@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ferroflow.adapters.settings import load_settings
+from ferroflow.core.errors import SettingsError
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("HOME", "SEED", "MIRROR", "PREFECT_PORT"):
+        monkeypatch.delenv(f"FERROFLOW_{name}", raising=False)
+    return tmp_path
+
+
+def test_command_line_beats_environment_beats_file_beats_default(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().seed == 0
+    (folder / "ferroflow.toml").write_text("seed = 1\n")
+    assert load_settings().seed == 1
+    monkeypatch.setenv("FERROFLOW_SEED", "2")
+    assert load_settings().seed == 2
+    assert load_settings(seed=3).seed == 3
+    assert load_settings(seed=None).seed == 2
+
+
+def test_home_is_absolute_whatever_was_written(folder: Path) -> None:
+    assert load_settings().home == folder / ".ferroflow"
+    assert load_settings(home=Path("a/b")).home == folder / "a" / "b"
+
+
+def test_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FERROFLOW_MIRROR", "")
+    assert load_settings().mirror is None
+
+
+def test_bad_value_names_the_setting_the_value_and_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FERROFLOW_PREFECT_PORT", "many")
+    with pytest.raises(SettingsError, match=r"prefect_port is 'many'.*FERROFLOW_PREFECT_PORT or ferroflow.toml"):
+        load_settings()
+
+
+def test_misspelt_setting_in_the_file_is_refused_with_the_known_ones(folder: Path) -> None:
+    (folder / "ferroflow.toml").write_text("mirorr = 'x'\n")
+    with pytest.raises(SettingsError, match=r"'mirorr' in ferroflow.toml is no setting. Known: home, .*mirror"):
+        load_settings()
+
+
+def test_file_that_is_no_toml_is_told(folder: Path) -> None:
+    (folder / "ferroflow.toml").write_text("seed: 1\n")
+    with pytest.raises(SettingsError, match=r"ferroflow.toml cannot be read"):
+        load_settings()

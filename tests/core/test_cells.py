@@ -1,0 +1,99 @@
+"""Values of a request: what a field takes, and nothing else."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ferroflow.core.cells import FLOAT32_MAX, BadValue, cell, label
+from ferroflow.core.contract import Field, ServingContract
+
+KINDS = ("number", "integer", "text", "time")
+JSON = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers()) | st.just({})
+
+
+@given(st.sampled_from(KINDS), st.booleans(), JSON)
+def test_any_json_value_is_taken_as_its_type_or_refused(kind: Any, nullable: bool, value: Any) -> None:
+    types = {"number": float, "integer": int, "text": str, "time": datetime}
+    try:
+        found = cell(Field(name="f", type=kind, nullable=nullable), value)
+    except BadValue as error:
+        assert "expected" in str(error)
+        return
+    assert (found is None and nullable and value is None) or type(found) is types[kind]
+    if kind == "number" and found is not None:
+        assert abs(found) <= FLOAT32_MAX
+
+
+@pytest.mark.parametrize("value", [True, "1", 1e39, -1e39, math.nan, math.inf, 0.999, 265.001, None, [1]])
+def test_number_out_of_kind_or_bounds_is_refused(value: Any) -> None:
+    with pytest.raises(BadValue, match="a number from 1 to 265"):
+        cell(Field(name="f", type="number", minimum=1, maximum=265), value)
+
+
+@pytest.mark.parametrize("value", [1, 265, 1.0])
+def test_bounds_are_inclusive(value: Any) -> None:
+    assert cell(Field(name="f", type="integer", minimum=1, maximum=265), value) == value
+
+
+def test_large_bounds_are_told_in_full() -> None:
+    with pytest.raises(BadValue, match="at most 1490400"):
+        cell(Field(name="f", type="number", maximum=1_490_400), 2_000_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2023-03-01T12:00:00Z", datetime(2023, 3, 1, 12, tzinfo=UTC)),
+        ("2023-03-01T12:00:00", datetime(2023, 3, 1, 12, tzinfo=UTC)),
+        ("2023-03-01 07:00:00.000001-05:00", datetime(2023, 3, 1, 12, 0, 0, 1, tzinfo=UTC)),
+        ("2023-03-12T07:00:00+00:00", datetime(2023, 3, 12, 7, tzinfo=UTC)),
+    ],
+)
+def test_time_is_read_as_utc_unless_it_says_otherwise(text: str, moment: datetime) -> None:
+    assert cell(Field(name="t", type="time"), text) == moment
+
+
+@pytest.mark.parametrize("text", ["", "now", "2023-03-01", "2023-02-29T00:00:00", "9999-12-31T23:59:59-01:00", 1.5])
+def test_what_is_no_moment_is_refused(text: Any) -> None:
+    with pytest.raises(BadValue, match="ISO 8601"):
+        cell(Field(name="t", type="time"), text)
+
+
+def test_empty_text_is_missing_only_where_missing_is_allowed() -> None:
+    assert cell(Field(name="f", type="text", nullable=True), "") == ""
+    with pytest.raises(BadValue):
+        cell(Field(name="f", type="text"), "")
+
+
+def test_unknown_choice_is_told_the_known_ones() -> None:
+    with pytest.raises(BadValue, match="'red', 'green'"):
+        cell(Field(name="f", type="text", choices=("red", "green")), "blue")
+
+
+def contract(task: Any) -> ServingContract:
+    return ServingContract(
+        pipeline="p", model="m", fingerprint="f", task=task, target="y", positive=">50K", fields=(), inputs={}
+    )
+
+
+@pytest.mark.parametrize(("value", "kept"), [(">50K", 1.0), (" >50K ", 1.0), ("<=50K", 0.0), (1, 1.0), (0, 0.0)])
+def test_class_label_becomes_one_or_zero(value: Any, kept: float) -> None:
+    assert label(contract("classification"), value) == kept
+
+
+@pytest.mark.parametrize("value", [True, 2, 0.5, "", None, [1]])
+def test_what_is_no_class_is_refused(value: Any) -> None:
+    with pytest.raises(BadValue):
+        label(contract("classification"), value)
+
+
+@pytest.mark.parametrize("value", ["3", True, math.nan, None])
+def test_regression_label_is_a_number(value: Any) -> None:
+    with pytest.raises(BadValue):
+        label(contract("regression"), value)

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+from datetime import datetime
+
+import pandera.polars as pa
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pandera.polars import Field
+
+from ferroflow.core.errors import SchemaError, SpecError
+from ferroflow.core.validation import PROBLEM, ROW, changed_types, check_rows, reason_kind
+
+
+class Thing(pa.DataFrameModel):
+    size: pl.Int64 = Field(ge=0)
+    price: pl.Float64 = Field(nullable=True, le=100)
+
+
+class Everything(pa.DataFrameModel):
+    flag: pl.Boolean
+    day: pl.Date
+    at: pl.Datetime("us")
+    zoned: pl.Datetime("us", "UTC")
+    label: pl.String = Field(isin=["a", "b"])
+
+
+def numbered(**columns: object) -> pl.DataFrame:
+    return pl.DataFrame(columns).with_row_index(ROW, offset=1)
+
+
+def reasons(checked: object) -> dict[int, list[str]]:
+    return dict(checked.quarantined.select(ROW, "reasons").rows())
+
+
+def test_text_that_is_no_number_is_refused_with_its_text() -> None:
+    checked = check_rows(numbered(size=["1", " 2 ", "two", "", "1.5"], price=["1", "x", "3", "", "5"]), Thing)
+    assert checked.accepted["size"].to_list() == [1]
+    assert reasons(checked) == {
+        2: ["price: not a Float64: 'x'"],
+        3: ["size: not a Int64: 'two'"],
+        4: ["size: not_nullable"],
+        5: ["size: not a Int64: '1.5'"],
+    }
+    assert checked.quarantined["raw"][1] == '{"size":"two","price":"3"}'
+
+
+def test_fraction_is_not_cut_to_an_integer() -> None:
+    checked = check_rows(numbered(size=[1.0, 1.9, float("nan"), 1e300], price=[1, 1, 1, 1]), Thing)
+    assert checked.accepted["size"].to_list() == [1]
+    assert reasons(checked)[2] == ["size: not a Int64: '1.9'"]
+    assert reasons(checked)[3] == ["size: not_nullable"]
+    assert reasons(checked)[4][0].startswith("size: not a Int64")
+
+
+def test_not_a_number_is_missing_and_neither_a_value_nor_a_failure() -> None:
+    checked = check_rows(numbered(size=[1, 2], price=[float("nan"), 101.0]), Thing)
+    assert checked.accepted["price"].to_list() == [None]
+    assert reasons(checked) == {2: ["price: less_than_or_equal_to(100)"]}
+
+
+def test_raw_values_keep_what_json_cannot_hold() -> None:
+    raw = numbered(size=[-1, -2], price=[float("nan"), float("inf")], blob=[b"\xff\x00", None])
+    told = check_rows(raw, Thing).quarantined["raw"].to_list()
+    assert told == ['{"size":-1,"price":"NaN","blob":"ff00"}', '{"size":-2,"price":"inf","blob":null}']
+
+
+def test_column_of_nulls_is_cast_when_it_may_be_missing() -> None:
+    checked = check_rows(numbered(size=[1, 2], price=[None, None]), Thing)
+    assert checked.accepted.schema["price"] == pl.Float64
+    assert checked.accepted.height == 2
+
+
+def test_dates_times_and_truths_are_read_from_text() -> None:
+    raw = numbered(
+        flag=["True", "0", "maybe"],
+        day=["2024-02-29", "2024-02-28", "2023-02-29"],
+        at=["2024-01-01", "2024-01-01T10:30", "1.1.2024"],
+        zoned=["2024-01-01T00:00:00Z", "2024-01-01 02:00:00+02:00", "2024-01-01T00:00:00"],
+        label=["a", "b", "c"],
+    )
+    checked = check_rows(raw, Everything)
+    assert checked.accepted["flag"].to_list() == [True, False]
+    assert checked.accepted["at"].to_list() == [datetime(2024, 1, 1), datetime(2024, 1, 1, 10, 30)]
+    assert checked.accepted["zoned"].n_unique() == 1
+    assert len(reasons(checked)[3]) == 4
+
+
+def test_naive_time_where_the_schema_wants_a_zone_stops_everything() -> None:
+    class Zoned(pa.DataFrameModel):
+        at: pl.Datetime("us", "UTC")
+
+    with pytest.raises(SchemaError, match=r"'at' came as Datetime.*time zone cannot be guessed"):
+        check_rows(numbered(at=[datetime(2024, 1, 1)]), Zoned)
+
+
+def test_missing_column_is_named_with_those_that_came() -> None:
+    with pytest.raises(SchemaError, match=r"'price' is missing\. These came: size, colour"):
+        check_rows(numbered(size=[1], colour=["red"]), Thing)
+
+
+def test_column_that_derive_needs_and_is_missing_is_named() -> None:
+    with pytest.raises(SchemaError, match=r"weight.* is missing. These came: size"):
+        check_rows(
+            numbered(size=[1]), Thing, derive=lambda rows, _: rows.with_columns(price=pl.col("weight").cast(pl.Float64))
+        )
+
+
+def test_column_that_may_be_absent_is_null() -> None:
+    class Loose(pa.DataFrameModel):
+        size: pl.Int64
+        extra: pl.Float64 | None = Field(nullable=True)
+
+    checked = check_rows(numbered(size=[1]), Loose)
+    assert checked.accepted.select("size", "extra").rows() == [(1, None)]
+
+
+def test_derive_that_drops_multiplies_or_selects_rows_is_refused() -> None:
+    raw = numbered(size=[1, 2], price=[1.0, 2.0])
+    with pytest.raises(SpecError, match="derive made 1 rows of 2"):
+        check_rows(raw, Thing, derive=lambda rows, _: rows.filter(pl.col("size") > 1))
+    with pytest.raises(SpecError, match="derive made 4 rows of 2"):
+        check_rows(raw, Thing, derive=lambda rows, _: pl.concat([rows, rows]))
+    with pytest.raises(SpecError, match="must keep the columns"):
+        check_rows(raw, Thing, derive=lambda rows, _: rows.select("size", "price"))
+
+
+def test_derive_that_reorders_rows_changes_no_verdict() -> None:
+    raw = numbered(size=[3, -1, 2], price=[1.0, 2.0, 3.0])
+    checked = check_rows(raw, Thing, derive=lambda rows, _: rows.sort("size"))
+    assert checked.accepted[ROW].to_list() == [1, 3]
+    assert list(reasons(checked)) == [2]
+
+
+def test_derived_column_of_another_type_stops_everything() -> None:
+    with pytest.raises(SchemaError, match="'price' is String after derive, the schema wants Float64"):
+        check_rows(numbered(size=[1]), Thing, derive=lambda rows, _: rows.with_columns(price=pl.lit("1")))
+
+
+def test_check_that_raises_stops_everything_instead_of_passing() -> None:
+    class Raising(pa.DataFrameModel):
+        size: pl.Int64
+
+        @pa.check("size")
+        def broken(cls, data: pa.PolarsData) -> pl.LazyFrame:
+            raise ValueError("no such thing")
+
+    with pytest.raises(SchemaError, match="as a whole"):
+        check_rows(numbered(size=[1, 2]), Raising)
+
+
+def test_schema_that_drops_invalid_rows_by_itself_loses_none() -> None:
+    class Dropping(pa.DataFrameModel):
+        size: pl.Int64 = Field(ge=0)
+
+        class Config:
+            drop_invalid_rows = True
+
+    checked = check_rows(numbered(size=[1, -1]), Dropping)
+    assert (checked.accepted.height, checked.quarantined.height) == (1, 1)
+
+
+def test_checks_run_though_the_environment_switches_pandera_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PANDERA_VALIDATION_ENABLED", "False")
+    monkeypatch.setenv("PANDERA_VALIDATION_DEPTH", "SCHEMA_ONLY")
+    assert list(reasons(check_rows(numbered(size=[1, -1], price=[1.0, 1.0]), Thing))) == [2]
+
+
+def test_rows_that_contradict_themselves_are_refused_by_a_frame_check() -> None:
+    class Sum(pa.DataFrameModel):
+        a: pl.Int64
+        b: pl.Int64
+
+        @pa.dataframe_check
+        def b_is_more(cls, data: pa.PolarsData) -> pl.LazyFrame:
+            return data.lazyframe.select(pl.col("b") > pl.col("a"))
+
+    checked = check_rows(numbered(a=[1, 5, 2], b=[2, 4, 3]), Sum)
+    assert reasons(checked) == {2: ["row: b_is_more"]}
+
+
+def test_repeated_values_are_refused_and_repeated_nulls_are_not() -> None:
+    class Unique(pa.DataFrameModel):
+        key: pl.Int64 = Field(unique=True, nullable=True)
+
+    checked = check_rows(numbered(key=[1, None, None, 1, 2]), Unique)
+    assert checked.accepted[ROW].to_list() == [2, 3, 5]
+    assert reasons(checked) == {1: ["key: field_uniqueness"], 4: ["key: field_uniqueness"]}
+
+
+def test_types_that_were_changed_are_told_and_text_is_not() -> None:
+    files = [{"size": "Int64", "price": "Null"}, {"size": "Int32", "price": "Float64"}, {"size": "String"}]
+    assert changed_types(files, Thing) == {"size": "Int32, Int64 -> Int64", "price": "Float64, Null -> Float64"}
+
+
+def test_reasons_with_a_cell_of_their_own_are_of_one_kind() -> None:
+    assert reason_kind("size: not a Int64: 'two'") == reason_kind("size: not a Int64: ': '") == "size: not a Int64"
+    assert reason_kind("label: isin(['a: ', 'b'])") == "label: isin(['a: ', 'b'])"
+
+
+CELLS = st.one_of(
+    st.none(), st.integers(-5, 5).map(str), st.floats(width=32).map(str), st.text("0 .x-e\"'", max_size=4)
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(CELLS, CELLS, st.sampled_from([None, None, None, "2 cells instead of 3"])), max_size=12))
+def test_rows_in_are_rows_accepted_plus_rows_quarantined(rows: list[tuple[str | None, str | None, str | None]]) -> None:
+    schema = {"size": pl.String, "price": pl.String, PROBLEM: pl.String}
+    raw = pl.DataFrame(rows, schema=schema, orient="row").with_columns(_line=PROBLEM).with_row_index(ROW, offset=1)
+    checked = check_rows(raw, Thing)
+    seen = [*checked.accepted[ROW], *checked.quarantined[ROW]]
+    assert sorted(seen) == raw[ROW].to_list()
+    assert all(told for told in checked.quarantined["reasons"].to_list())
+    assert checked.quarantined["raw"].null_count() == 0
+    assert checked.accepted["size"].null_count() == 0

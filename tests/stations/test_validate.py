@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pandera.polars as pa
+import polars as pl
+import pytest
+from pandera.polars import Field
+
+from ferroflow.adapters.home import Home
+from ferroflow.core.errors import SchemaError, UnreadableFile
+from ferroflow.core.records import Snapshot, Validated
+from ferroflow.core.spec import FixedFiles, PipelineSpec, SourceFile
+from ferroflow.stations.ingest import ingest
+from ferroflow.stations.validate import validate
+from tests.parcels import AS_OF, GOOD, HEADER, NOW, a_mirror, parcels, settings_for
+
+DIRTY = (
+    HEADER
+    + GOOD
+    + "3,2024-01-03 10:00,1,-1,3\n"  # a weight below zero
+    + "4,2024-01-03 10:00,9,1,3\n"  # a city that no reference knows
+    + "five,yesterday,1,1,3\n"  # two cells of no such type
+    + "6,2024-01-03 10:00,1,1\n"  # a cell is missing
+    + "1,2024-01-03 10:00,1,1,99\n"  # the first row's id again, and too many days
+)
+
+
+def snapshot_of(home: Home, post: Path, spec: PipelineSpec | None = None) -> Snapshot:
+    return ingest(spec or parcels(), AS_OF, home, now=NOW, settings=settings_for(home, mirror=str(post)))
+
+
+def tables(home: Home, validated: Validated) -> tuple[pl.DataFrame, pl.DataFrame]:
+    accepted = pl.read_parquet([home.absolute(path) for path in validated.accepted])
+    return accepted, pl.read_parquet([home.absolute(path) for path in validated.quarantined])
+
+
+def test_every_row_is_accepted_or_quarantined_with_its_reasons_and_raw_cells(home: Home, tmp_path: Path) -> None:
+    validated = validate(parcels(), snapshot_of(home, a_mirror(tmp_path / "m", parcels=DIRTY)), home)
+    accepted, quarantined = tables(home, validated)
+    assert (validated.rows_in, validated.rows_accepted, validated.rows_quarantined) == (7, 1, 6)
+    assert accepted["id"].to_list() == [2]
+    assert quarantined.select("row", "reasons").rows() == [
+        (2, ["id: field_uniqueness"]),
+        (4, ["kilos: greater_than(0)"]),
+        (5, ["country: not_nullable"]),
+        (6, ["id: not a Int64: 'five'", "sent: not a Datetime: 'yesterday'"]),
+        (7, ["line: 4 cells instead of 5"]),
+        (8, ["days: less_than_or_equal_to(30)", "id: field_uniqueness"]),
+    ]
+    assert quarantined["raw"][4] == '{"line":"6,2024-01-03 10:00,1,1"}'
+    assert set(quarantined["file"]) == {"parcels.csv"}
+    assert validated.reasons["id: field_uniqueness"] == 2
+    assert validated.reasons["id: not a Int64"] == 1
+
+
+def test_accepted_rows_hold_the_schemas_columns_their_id_and_when_they_came(home: Home, tmp_path: Path) -> None:
+    snapshot = snapshot_of(home, a_mirror(tmp_path / "m"))
+    accepted, _ = tables(home, validate(parcels(), snapshot, home))
+    assert accepted.columns == ["id", "sent", "city", "kilos", "days", "sent_at", "country", "row_id", "ingested_at"]
+    assert accepted["row_id"].to_list() == [f"{snapshot.parts[0].fingerprint}:{line}" for line in (2, 3)]
+    assert accepted.schema["sent_at"] == pl.Datetime("us", "UTC")
+    assert accepted["ingested_at"].unique().to_list() == [NOW]
+
+
+def test_validating_twice_writes_nothing_and_a_damaged_file_is_made_again(home: Home, tmp_path: Path) -> None:
+    snapshot = snapshot_of(home, a_mirror(tmp_path / "m", parcels=DIRTY))
+    first = validate(parcels(), snapshot, home)
+    path = home.absolute(first.accepted[0])
+    before, data = path.stat().st_mtime_ns, path.read_bytes()
+    assert validate(parcels(), snapshot, home) == first
+    assert path.stat().st_mtime_ns == before
+    path.write_bytes(data[:-9])
+    assert validate(parcels(), snapshot, home) == first
+    assert path.read_bytes() == data
+
+
+def test_part_that_was_checked_before_is_not_checked_again_when_a_file_is_added(home: Home, tmp_path: Path) -> None:
+    post = a_mirror(tmp_path / "m")
+    first = validate(parcels(), snapshot_of(home, post), home)
+    landing = home.landing("parcels")
+    landing.mkdir(parents=True)
+    (landing / "more.csv").write_text(HEADER + "7,2024-01-05 10:00,1,1,2\n")
+    second = validate(parcels(), snapshot_of(home, post), home)
+    assert second.accepted[0] == first.accepted[0]
+    assert (second.fingerprint != first.fingerprint, second.rows_accepted) == (True, 3)
+
+
+def test_another_schema_judges_the_same_part_anew(home: Home, tmp_path: Path) -> None:
+    class Strict(pa.DataFrameModel):
+        id: pl.Int64
+        days: pl.Float64 = Field(le=3)
+
+    snapshot = snapshot_of(home, a_mirror(tmp_path / "m"))
+    strict = dataclasses.replace(parcels(), schema=Strict, derive=None)
+    assert validate(parcels(), snapshot, home).rows_accepted == 2
+    assert validate(strict, snapshot, home).rows_accepted == 1
+
+
+def test_missing_column_names_file_column_and_what_came(home: Home, tmp_path: Path) -> None:
+    snapshot = snapshot_of(home, a_mirror(tmp_path / "m", parcels="id,sent,city,kilos\n1,2024-01-01,1,1\n"))
+    with pytest.raises(SchemaError, match=r"parcels\.csv \(parcels\): Column 'days' is missing.*id, sent, city, kilos"):
+        validate(parcels(), snapshot, home)
+
+
+def test_part_that_vanished_after_ingestion_is_told(home: Home, tmp_path: Path) -> None:
+    snapshot = snapshot_of(home, a_mirror(tmp_path / "m"))
+    home.absolute(snapshot.parts[0].path).unlink()
+    with pytest.raises(UnreadableFile, match=r"is missing or damaged\. Ingest again"):
+        validate(parcels(), snapshot, home)
+
+
+def test_label_of_a_file_is_kept_with_its_rows_and_landed_rows_say_so(home: Home, tmp_path: Path) -> None:
+    post = a_mirror(tmp_path / "m")
+    spec = parcels()
+    labelled = FixedFiles((SourceFile("http://127.0.0.1:9/x", "post/parcels.csv", label="old"),))
+    spec = dataclasses.replace(spec, source=dataclasses.replace(spec.source, files=labelled))
+    landing = home.landing("parcels")
+    landing.mkdir(parents=True)
+    (landing / "more.csv").write_text(HEADER + "7,2024-01-05 10:00,1,1,2\n")
+    accepted, _ = tables(home, validate(spec, snapshot_of(home, post, spec), home))
+    assert accepted["source_label"].to_list() == ["old", "old", "landing"]
+
+
+@pytest.mark.parametrize(("name", "rows", "missing"), [("income", 48_842, 6_465), ("bikes", 17_379, 0)])
+def test_clean_real_files_lose_no_row(home: Home, mirror: Path, name: str, rows: int, missing: int) -> None:
+    from ferroflow.adapters.pipelines import load
+
+    spec = load(name)
+    validated = validate(spec, snapshot_of(home, mirror, spec), home)
+    accepted, _ = tables(home, validated)
+    assert (validated.rows_in, validated.rows_accepted) == (rows, rows)
+    assert sum(accepted.null_count().row(0)) == missing
