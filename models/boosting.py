@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from models import threads
 from models.material import MATRIX, Floats, Material, Matrix, Params, Report
 
 WEIGHTS = "model.lgb.txt"
@@ -60,7 +60,7 @@ class Boosted:
 
     def predict(self, matrix: Matrix) -> Floats:
         """The target's value, or the probability of the positive class (rows,)."""
-        predictions: Floats = np.asarray(self._booster.predict(matrix, num_threads=_threads()), dtype=np.float64)
+        predictions: Floats = np.asarray(self._booster.predict(matrix, num_threads=threads.count()), dtype=np.float64)
         return predictions
 
     def save(self, folder: Path) -> None:
@@ -83,7 +83,7 @@ def fit(params: Params, material: Material, *, seed: int, seconds: float, report
     """Train until the validation error stops falling, or for about ``seconds``.
 
     Args:
-        report: told the percentage of the most rounds, and the validation error; it may raise.
+        report: told every 25 rounds their number divided by 25, and the validation error; it may raise.
     """
     import lightgbm
 
@@ -96,7 +96,7 @@ def fit(params: Params, material: Material, *, seed: int, seconds: float, report
         "metric": "rmse" if regression else "binary_logloss",
         "bagging_freq": 1,
         "cat_l2": 20.0,
-        "num_threads": _threads(),
+        "num_threads": threads.count(),
         "seed": seed,
         "deterministic": True,
         "verbose": -1,
@@ -127,17 +127,12 @@ def _datasets(material: Material) -> tuple[Any, Any]:
     return train, lightgbm.Dataset(material.validation, material.validation_target, reference=train)
 
 
-def _threads() -> int:
-    return os.cpu_count() or 1
-
-
 def _reporting(report: Report) -> Any:
     def callback(env: Any) -> None:
         done = env.iteration + 1
         if done % _REPORT_EVERY == 0:
-            report(100 * done // _ROUNDS, float(env.evaluation_result_list[0][2]))
+            report(done // _REPORT_EVERY, float(env.evaluation_result_list[0][2]))
 
-    callback.order = 40  # type: ignore[attr-defined]  # after early stopping has seen the round
     return callback
 
 
@@ -154,7 +149,6 @@ def _bounded(seconds: float) -> Any:
         if time.monotonic() - started > seconds:
             raise lightgbm.callback.EarlyStopException(int(best[1]), env.evaluation_result_list)
 
-    callback.order = 50  # type: ignore[attr-defined]
     return callback
 
 

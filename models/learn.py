@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 import warnings
 from typing import Any
@@ -14,6 +13,7 @@ from torch.nn import functional
 
 from ferroflow.core.metrics import score
 from ferroflow.core.spec import MLP, TabM
+from models import threads
 from models.feed import Batch, Batches
 from models.material import Material, Params, Report
 from models.network import Architecture, Network, Tabular, build, predict
@@ -26,10 +26,18 @@ DEFAULTS: Params = {
     "learning_rate": 3e-3,
     "weight_decay": 1e-3,
 }
+TABM_DEFAULTS: Params = {**DEFAULTS, "width": 96, "embedding": 4}
+"""Each member costs what an MLP of that width does."""
+
 _EPOCHS = 30
 _PATIENCE = 4
 _DECAY = 0.85  # of the learning rate, an epoch
 _CLIP = 1.0  # of the gradient's norm
+
+
+def defaults(candidate: MLP | TabM) -> Params:
+    """The parameters of the first trial."""
+    return TABM_DEFAULTS if isinstance(candidate, TabM) else DEFAULTS
 
 
 def suggest(trial: Any) -> Params:
@@ -52,9 +60,9 @@ def fit(
     Args:
         report: told the epoch and the validation error; it may raise.
     """
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(threads.count())
     lightning.seed_everything(seed, workers=True, verbose=False)
-    chosen = {**DEFAULTS, **params}
+    chosen = {**defaults(candidate), **params}
     architecture = Architecture(
         task=material.task,
         numbers=material.numbers,

@@ -79,7 +79,14 @@ class Numbers(nn.Module):
     def __init__(self, columns: int, bins: int, width: int) -> None:
         """Statistics are zero until :meth:`fit`, or until a state is loaded."""
         super().__init__()
-        for name, shape in {"low": (), "high": (), "mean": (), "scale": (), "start": (bins,), "inverse": (bins,)}.items():
+        for name, shape in {
+            "low": (),
+            "high": (),
+            "mean": (),
+            "scale": (),
+            "start": (bins,),
+            "inverse": (bins,),
+        }.items():
             self.register_buffer(name, torch.zeros((columns, *shape)))
         bound = 1 / math.sqrt(bins)
         self.weight = nn.Parameter(torch.empty(columns, bins + 1, width).uniform_(-bound, bound))
@@ -96,7 +103,12 @@ class Numbers(nn.Module):
             low, high = np.quantile(values, [_CLIP, 1 - _CLIP])
             edges = np.unique(np.quantile(np.clip(values, low, high), np.linspace(0, 1, bins + 1)))
             clipped = np.clip(values, low, high)
-            for name, value in (("low", low), ("high", high), ("mean", clipped.mean()), ("scale", clipped.std() or 1.0)):
+            for name, value in (
+                ("low", low),
+                ("high", high),
+                ("mean", clipped.mean()),
+                ("scale", clipped.std() or 1.0),
+            ):
                 getattr(self, name)[place] = float(value)
             widths = np.diff(edges)
             self.start[place, : widths.size] = torch.from_numpy(edges[:-1]).float()

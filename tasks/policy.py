@@ -22,7 +22,29 @@ from ferroflow.adapters import pipelines
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.settings import load_settings
 from ferroflow.core.errors import DataError, RegistryError, ServiceError, SourceUnavailable, UsageError
-from ferroflow.core.records import Record
+from ferroflow.core.records import (
+    Decision,
+    Evaluation,
+    FeatureTable,
+    MonitorReport,
+    Record,
+    Snapshot,
+    Split,
+    TrainedModel,
+    Validated,
+)
+
+# Where a station's record lies below the pipeline's data.
+_FOLDERS: dict[type[Record], str] = {
+    Snapshot: "snapshots",
+    Validated: "validated",
+    FeatureTable: "tables",
+    Split: "splits",
+    TrainedModel: "models",
+    Evaluation: "evaluations",
+    MonitorReport: "reports",
+    Decision: "decisions",
+}
 
 KEPT: dict[str, Any] = {"persist_result": True, "result_serializer": "json"}
 
@@ -83,9 +105,11 @@ def say(text: str, *values: object) -> None:
 
 
 def _older(record: Record, folder: Home, moment: float) -> bool:
-    """Whether the record's file was written before ``moment``."""
-    name = record.fingerprint
-    for pattern in (f"*/{name}.json", f"*/{name}/manifest.json"):
-        for path in folder.data(record.pipeline).glob(pattern):
+    """Whether the record's own file was written before ``moment``."""
+    if (kind := _FOLDERS.get(type(record))) is None:
+        return False
+    place = folder.data(record.pipeline) / kind
+    for path in (place / f"{record.fingerprint}.json", place / record.fingerprint / "manifest.json"):
+        if path.exists():
             return path.stat().st_mtime < moment - 0.02  # a file system's clock lags by a tick
     return False

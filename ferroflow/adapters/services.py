@@ -112,11 +112,8 @@ def _worker() -> Command:
 
 
 def _mlflow(settings: Settings, ports: dict[str, int], urls: dict[str, str]) -> Command:
-    folder = Home(settings.home).mlflow
-    store = settings.tracking_uri or f"sqlite:///{folder / 'mlflow.db'}"
     port = str(ports.get("mlflow", settings.mlflow_port))
-    arguments = [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", port, "--workers", "1"]
-    arguments += ["--backend-store-uri", store, "--default-artifact-root", (folder / "artifacts").as_uri()]
+    arguments = [sys.executable, "-m", "ferroflow.adapters.mlflow_server", port]
     variables = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     return Command("mlflow", arguments, urls.get("mlflow", ""), "/health", variables)
 

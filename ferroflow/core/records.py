@@ -106,7 +106,7 @@ class Standing(BaseModel):
 
 
 class TrainedModel(Record):
-    """The best candidate, exported. Below ``path``: model.onnx, weights, preprocess.json, baseline.json, trials.json."""
+    """The best candidate, exported: ``path`` holds model.onnx, weights, preprocess.json, baseline.json, trials.json."""
 
     path: str
     candidate: str

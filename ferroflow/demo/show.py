@@ -87,7 +87,7 @@ def _tell(story: Story, stack: Stack) -> None:
     screen, told = story.screen, story.world.story
     quiet, harmless, harm, _ = told.days
     with ThreadPoolExecutor(1) as pool:  # the servers start while the files are read
-        servers = pool.submit(stack.start, services=("prefect", "worker", "service"))
+        servers = pool.submit(stack.start, services=("prefect", "worker", "service"), schedules=False)
         with screen.beat("data", "Dirty data arrives, and every row is accounted for"):
             story.data()
         with screen.beat("servers", "Prefect, a worker with every deployment, and the prediction service"):

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
 
-from ferroflow.adapters import ledger
 from ferroflow.adapters.home import Home
+from ferroflow.adapters.ledger import Ledger, serving
 from ferroflow.adapters.settings import Settings
 from ferroflow.core.errors import ServiceError
 from ferroflow.core.metrics import score
-from ferroflow.core.records import MonitorReport, Validated
+from ferroflow.core.records import Deployment, MonitorReport, Validated
 from ferroflow.core.spec import PipelineSpec
 from ferroflow.demo.replay import Load, Replay, wait_until_served
 from ferroflow.demo.screen import Screen
@@ -80,9 +81,14 @@ class Story:
         self.screen.say(f"version {version} answers at {address}/v1/{self.spec.name}/predict")
 
     def champion_version(self) -> str:
-        """The version in the ledger's last line that changed what serves."""
-        entries = [entry for entry in ledger.history(self.spec.name, self.home) if entry.action != "rejected"]
-        return entries[-1].version
+        """The version that the ledger says serves now."""
+        line = serving(self._ledger())
+        if line is None:
+            raise ServiceError(f"No version of {self.spec.name!r} was ever promoted in {self.home.root}.")
+        return line.version
+
+    def _ledger(self) -> list[Deployment]:
+        return Ledger(self.home.ledger).history(self.spec.name)
 
     # ---------------------------------------------------------------------------------------------------- days go by
     def live(self, count: int, mood: str) -> None:
@@ -149,11 +155,11 @@ class Story:
         assert self.validated is not None
         return self.world.accepted(self.validated, self.days - 1).head(1000)
 
-    def _wait_for_ledger(self, before: str) -> Any:
-        seen = len(ledger.history(self.spec.name, self.home))
+    def _wait_for_ledger(self, before: str) -> Deployment:
+        seen = len(self._ledger())
         deadline = time.monotonic() + RETRAIN_PATIENCE
         while time.monotonic() < deadline:
-            lines = ledger.history(self.spec.name, self.home)
+            lines = self._ledger()
             if len(lines) > seen:
                 return lines[-1]
             time.sleep(0.5)
@@ -216,6 +222,6 @@ class Story:
             self.screen.say(f"[red]{why}[/red]")
 
 
-def _dtype(inputs: dict[str, str]) -> pl.Struct:
+def _dtype(inputs: Mapping[str, str]) -> pl.Struct:
     kinds: dict[str, Any] = {"float": pl.Float64, "int": pl.Int64, "text": pl.String}
     return pl.Struct({name: kinds[kind] for name, kind in inputs.items()})

@@ -41,7 +41,7 @@ def decide(
         name = fingerprint(spec.name, report.as_of, why)
         decision = Decision(pipeline=spec.name, fingerprint=name, retrain=True, reason=why, as_of=report.as_of)
     else:
-        fresh = new_rows(spec, validated, registry.champion(spec.name, home), home)
+        fresh = new_rows(spec, validated, registry.champion(spec.name, home), report.as_of, home)
         decision = monitor.decide(spec, report, sorted(kept), report.as_of, fresh)
     if decision.retrain:
         write_record(_folder(spec.name, home) / f"{decision.fingerprint}.json", decision)
@@ -54,8 +54,10 @@ def decisions(pipeline: str, home: Home) -> list[Decision]:
     return sorted((decision for decision in found if decision is not None), key=lambda decision: decision.as_of)
 
 
-def new_rows(spec: PipelineSpec, validated: Validated, champion: ModelVersion | None, home: Home) -> int:
-    """Accepted rows that the champion cannot have seen: those after the moment it was trained for.
+def new_rows(
+    spec: PipelineSpec, validated: Validated, champion: ModelVersion | None, as_of: datetime, home: Home
+) -> int:
+    """Accepted rows, known before ``as_of``, that the champion cannot have seen: later than the moment of its training.
 
     Without a time column: how many more there are than it was trained on.
     """
@@ -65,7 +67,7 @@ def new_rows(spec: PipelineSpec, validated: Validated, champion: ModelVersion | 
     since = datetime.fromisoformat(lineage["as_of"])
     known = spec.target.known_at or spec.time
     rows = pl.scan_parquet([home.absolute(path) for path in validated.accepted])
-    inside = pl.col(known).is_between(since, validated.as_of, closed="left")
+    inside = pl.col(known).is_between(since, as_of, closed="left")
     return int(rows.select(inside.sum()).collect().item())
 
 

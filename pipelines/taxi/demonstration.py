@@ -13,7 +13,7 @@ from pipelines.taxi.scenarios import busy_zones, days, shift_mix, slow_down
 from pipelines.taxi.spec import pipeline
 
 _FIRST = date(2023, 4, 1)
-_BUSY, _SLOW = 0.5, 0.4  # shares of all pick-ups
+_BUSY, _SLOW = 0.5, 0.6  # shares of all pick-ups
 
 
 def midnight(day: int) -> datetime:
@@ -28,10 +28,10 @@ def cut(trips: pl.DataFrame, first: int, count: int) -> list[pl.DataFrame]:
 
 
 def harmless(day: pl.DataFrame, held_back: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """Pick-ups move away from the busiest zones: the others become three times as frequent."""
+    """Pick-ups move away from the busiest zones: the others become twice as frequent."""
     busy = set(busy_zones(held_back, _BUSY))
     others = [zone for zone in held_back["PULocationID"].unique().to_list() if zone not in busy]
-    return shift_mix(day, others, 3.0, seed)
+    return shift_mix(day, others, 2.0, seed)
 
 
 def harm(day: pl.DataFrame, held_back: pl.DataFrame) -> pl.DataFrame:
@@ -46,8 +46,8 @@ demonstration = Demonstration(
     midnight=midnight,
     harmless=harmless,
     harm=harm,
-    told_harmless="The mix of zones shifts: pick-ups outside the busiest zones become three times as frequent. "
+    told_harmless="The mix of zones shifts: pick-ups outside the busiest zones become twice as frequent. "
     "How long a trip takes, given where it goes, stays as it was.",
-    told_harm="From now on trips from the busiest zones (about 40 % of all) take 40 % longer.",
+    told_harm="From now on trips from the busiest zones (about 60 % of all) take 40 % longer.",
     unit="minutes",
 )

@@ -84,15 +84,15 @@ pipeline = PipelineSpec(
     split=ByTime(train="31d", validation="28d", test="31d"),  # wall-clock days: January, February, March
     tuning=Tuning(trials=12, seconds=60),
     gates=(BeatsBaseline(), BeatsChampion(confidence=0.95), NoWorseSlice("borough")),
-    monitors=(InputDrift(), Performance(), Staleness("35d")),
+    monitors=(InputDrift(), Performance(window="12h"), Staleness("35d")),
     retrain=Retrain(
         cooldown="6h",
         per_week=3,
         min_new_rows=5_000,
         window="60d",
         validation="2d",
-        holdout="1d",
-        half_life="3d",
+        holdout="6h",
+        half_life="8d",
     ),
     schedules=Schedules(ingest="0 4 * * *", monitor="0 * * * *"),
     as_of=datetime(2023, 4, 1, 4, tzinfo=UTC),  # midnight in New York

@@ -13,9 +13,7 @@ MONITOR = InputDrift()
 
 def numbers(rows: int, seed: int, columns: int = 20, shift: float = 0.0, shifted: int = 0) -> pl.DataFrame:
     random = np.random.default_rng(seed)
-    return pl.DataFrame(
-        {f"x{n}": random.normal(shift if n < shifted else 0.0, 1.0, rows) for n in range(columns)}
-    )
+    return pl.DataFrame({f"x{n}": random.normal(shift if n < shifted else 0.0, 1.0, rows) for n in range(columns)})
 
 
 def names(rows: int, seed: int, categories: int = 200, power: float = 1.0) -> pl.DataFrame:
@@ -85,7 +83,9 @@ def test_a_column_that_is_gone_is_drift_even_on_few_rows():
 
 
 def test_new_categories_are_drift_and_counted():
-    live = names(1_000, 1, 20).with_columns(pl.when(pl.int_range(pl.len()) < 80).then(999).otherwise("zone").alias("zone"))
+    live = names(1_000, 1, 20).with_columns(
+        pl.when(pl.int_range(pl.len()) < 80).then(999).otherwise("zone").alias("zone")
+    )
     found = only(column_drift(names(5_000, 0, 20), live, MONITOR, categorical=["zone"]))
     assert found.drifted
     assert "8% of the rows have a category never seen" in found.reason

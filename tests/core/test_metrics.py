@@ -42,12 +42,12 @@ def test_the_paired_interval_covers_the_true_difference_about_as_often_as_it_say
     random = np.random.default_rng(2)
     truth = 2.0 - 1.9
     covered = 0
-    for seed in range(200):
+    for seed in range(120):
         shared = random.normal(size=1_000)
         other, candidate = (2.0 * shared) ** 2, (1.9 * shared) ** 2
         _, low, high = paired("regression", other, candidate, 0.9, seed)
         covered += low <= truth <= high
-    assert 0.83 <= covered / 200 <= 0.96
+    assert 0.82 <= covered / 120 <= 0.97
 
 
 def test_pairing_sees_a_difference_that_the_spread_of_hard_rows_would_hide():

@@ -18,7 +18,10 @@ def test_without_an_alarm_nothing_is_retrained_however_many_rows_there_are():
 
 
 def test_an_alarm_with_rows_and_budget_retrains():
-    assert decide(POLICY, "performance", "ratio 1.3", hours_ago(7), NOW, 1_000) == (True, "performance alarm: ratio 1.3")
+    assert decide(POLICY, "performance", "ratio 1.3", hours_ago(7), NOW, 1_000) == (
+        True,
+        "performance alarm: ratio 1.3",
+    )
 
 
 def test_staleness_is_an_alarm_as_well():

@@ -91,7 +91,7 @@ def addresses(told: dict[str, Any], root: Path) -> Iterator[dict[str, str]]:
             ["ferroflow", "status", "--home", str(home), "--json"], env=environment, capture_output=True, text=True
         )
         yield {
-            name: entry["address"] for name, entry in json.loads(status.stdout)["servers"].items() if entry["address"]
+            name: entry["address"] for name, entry in json.loads(status.stdout)["running"].items() if entry["address"]
         }
     finally:
         subprocess.run(["ferroflow", "down", "--home", str(home)], env=environment, capture_output=True, timeout=120)

@@ -13,8 +13,9 @@ import httpx
 import polars as pl
 import pytest
 
-from ferroflow.adapters import ledger, pipelines
+from ferroflow.adapters import pipelines
 from ferroflow.adapters.home import Home
+from ferroflow.adapters.ledger import Ledger
 from ferroflow.adapters.predictions import PredictionLog
 from ferroflow.adapters.processes import Stack
 from ferroflow.adapters.settings import load_settings
@@ -117,7 +118,7 @@ def test_7_it_is_registered_and_promoted_and_the_ledger_says_why(tour: SimpleNam
     )
     tour.deployment = register.promote(tour.spec, tour.version, tour.verdict, tour.home, at=NOW)
     assert (tour.version.version, tour.deployment.action) == ("1", "promoted")
-    assert ledger.history("taxi", tour.home)[-1].why == tour.deployment.why != ""
+    assert Ledger(tour.home.ledger).history("taxi")[-1].why == tour.deployment.why != ""
 
 
 def test_8_the_service_predicts_it_from_the_same_vector(tour: SimpleNamespace) -> None:

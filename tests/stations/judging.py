@@ -61,7 +61,9 @@ def toy(**changes: Any) -> PipelineSpec:
     return PipelineSpec(**(values | changes))
 
 
-def trips(count: int, until: datetime, days: float, *, seed: int = 0, wild: float = 0.3, harm: float = 1.0) -> pl.DataFrame:
+def trips(
+    count: int, until: datetime, days: float, *, seed: int = 0, wild: float = 0.3, harm: float = 1.0
+) -> pl.DataFrame:
     """Labelled rows of a feature table, evenly spread over the days before ``until``.
 
     ``wild`` is the wild zone's share, ``harm`` stretches its minutes.
@@ -106,9 +108,7 @@ def table(spec: PipelineSpec, rows: pl.DataFrame, home: Home, as_of: datetime = 
 def line(path: Path, intercept: float, slope: float, inputs: dict[str, str] | None = None) -> Path:
     """A graph that predicts ``intercept + slope × distance`` and takes the other inputs without a look."""
     kinds = {"float": TensorProto.FLOAT, "int": TensorProto.INT64, "text": TensorProto.STRING}
-    given = [
-        helper.make_tensor_value_info(name, kinds[kind], ["rows", 1]) for name, kind in (inputs or INPUTS).items()
-    ]
+    given = [helper.make_tensor_value_info(name, kinds[kind], ["rows", 1]) for name, kind in (inputs or INPUTS).items()]
     nodes = [
         helper.make_node("Mul", ["distance", "slope"], ["scaled"]),
         helper.make_node("Add", ["scaled", "intercept"], ["prediction"]),
