@@ -124,7 +124,7 @@ def _datasets(material: Material) -> tuple[Any, Any]:
     train = lightgbm.Dataset(
         material.train, material.target, weight=material.weights(), categorical_feature=codes, params=common
     )
-    return train, lightgbm.Dataset(material.validation, material.validation_target, reference=train)
+    return train, lightgbm.Dataset(material.validation, material.validation_target, reference=train, params=common)
 
 
 def _reporting(report: Report) -> Any:

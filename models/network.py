@@ -9,7 +9,9 @@ TabM (Gorishniy et al. 2024, arXiv 2410.24210): k members share each weight matr
 from __future__ import annotations
 
 import json
+import logging
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -195,16 +197,19 @@ class Network:
         """``matrix`` (rows, width) → ``prediction`` (rows, 1)."""
         architecture = self.module.architecture
         example = torch.zeros(3, architecture.numbers + len(architecture.sizes))
-        program = torch.onnx.export(
-            self.module,
-            (example,),
-            input_names=[MATRIX],
-            output_names=["prediction"],
-            dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            opset_version=20,
-            verbose=False,
-        )
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of libraries that are not needed
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                self.module,
+                (example,),
+                input_names=[MATRIX],
+                output_names=["prediction"],
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                opset_version=20,
+                verbose=False,
+            )
         return program.model_proto
 
 

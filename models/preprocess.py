@@ -26,7 +26,7 @@ OTHER = 0
 """The code of every category that training saw too rarely, or never."""
 
 _FOLDS = 5
-_RARE = 5.0  # categories with less weight than this share the code OTHER, so that it is trained too
+_RARE = 5  # categories with fewer rows (of some weight) share the code OTHER, so that it is trained too
 _CELLS = 4_000_000  # of one encoding's table
 _CODE_SMOOTHING = 20.0
 
@@ -202,7 +202,7 @@ def _check(wanted: TargetEncoding, sizes: Mapping[str, int]) -> None:
 
 
 def _categories(frame: pl.DataFrame, column: str, kind: Kind, target: Floats, weight: Floats) -> Categories:
-    values = pl.DataFrame({"key": typed(frame, column, kind), "w": weight, "wy": weight * target, "n": weight / weight})
+    values = pl.DataFrame({"key": typed(frame, column, kind), "w": weight, "wy": weight * target, "n": weight > 0})
     prior = float(np.average(target, weights=weight))
     shrunk = (pl.col("wy") + _CODE_SMOOTHING * prior) / (pl.col("w") + _CODE_SMOOTHING)
     groups = values.group_by("key").agg(pl.col("w", "wy", "n").sum()).filter(pl.col("n") >= _RARE)

@@ -61,7 +61,7 @@ def _may_pass(task: Any, run: TaskRun, state: State[Any]) -> bool:
 OUTSIDE: dict[str, Any] = {
     **KEPT,
     "retries": 3,
-    "retry_delay_seconds": [1, 4, 10],
+    "retry_delay_seconds": [1, 3, 8],
     "retry_condition_fn": _may_pass,
 }
 
@@ -81,7 +81,6 @@ def carry_out(station: Callable[..., Any], pipeline: str, *arguments: Any, **opt
     begun = time.time()
     record = station(pipelines.load(pipeline), *arguments, folder, **options)
     if isinstance(record, Record) and _older(record, folder, begun):
-        say("%s: the same input was seen before, nothing is done again", station.__name__)
         return Completed(name="Reused", message="the same input was seen before", data=record)
     return record
 

@@ -182,9 +182,11 @@ def _chain(
     """The model's ancestors, as far as their records are here."""
     data = home.data(spec.name)
     split = read_record(_place(data / "splits", model.parent) / "manifest.json", Split)
-    table = read_record(_place(data / "tables", split and split.parent).with_suffix(".json"), FeatureTable)
-    validated = read_record(_place(data / "validated", table and table.parent).with_suffix(".json"), Validated)
-    snapshot = read_record(_place(data / "snapshots", validated and validated.parent).with_suffix(".json"), Snapshot)
+    table = read_record(_place(data / "tables", split.parent if split else None).with_suffix(".json"), FeatureTable)
+    validated = read_record(_place(data / "validated", table.parent if table else None).with_suffix(".json"), Validated)
+    snapshot = read_record(
+        _place(data / "snapshots", validated.parent if validated else None).with_suffix(".json"), Snapshot
+    )
     return split, table, validated, snapshot
 
 

@@ -185,7 +185,9 @@ def _print_report(report: RunReport, settings: Settings) -> None:
     for name, value in report.quality.items():
         console.print(f"{name:32} {value:.4f}", highlight=False)
     for gate in report.verdict.gates if report.verdict else ():
-        console.print(f"{'[green]✓' if gate.passed else '[red]✗'}[/] {gate.gate}: {gate.reason}", highlight=False)
+        console.print(
+            f"{'[green]✓' if gate.passed else '[red]✗'}[/] {gate.gate}: {gate.reason}", highlight=False, soft_wrap=True
+        )
     end = "champion: it serves now" if report.promoted else "not promoted"
     console.print(f"[bold]{report.pipeline} version {report.version} is {end}[/bold]", highlight=False)
     console.print(f"Look at it: ferroflow up --home {settings.home}", highlight=False, soft_wrap=True)

@@ -149,7 +149,7 @@ def _judge(found: _Finding, p: float, monitor: InputDrift, too_few: int | None, 
         reason = f"made of the time alone, moves with the calendar (PSI {effect:.2f})"
     elif not reasons:
         reason = f"PSI {effect:.2f}, needs {_needed(found, monitor)}"
-    elif p >= 2:
+    elif p >= monitor.p:
         reason = f"{', '.join(reasons)}, but p {p:.2g} needs to be below {monitor.p:g}"
     else:
         drifted, reason = True, f"{', '.join(reasons)}, p {p:.2g}"

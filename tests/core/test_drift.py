@@ -124,3 +124,12 @@ def test_psi_of_a_known_shift_is_its_formula():
     before, after = np.array([5e6, 5e6]), np.array([8e6, 2e6])
     expected = 0.3 * np.log(0.8 / 0.5) - 0.3 * np.log(0.2 / 0.5)
     assert psi(before, after) == pytest.approx(expected, abs=1e-4)
+
+
+def test_an_effect_that_chance_explains_is_no_drift():
+    cautious, reference = InputDrift(min_rows=30), numbers(5_000, 0, 1)
+    found = [only(column_drift(reference, numbers(30, seed, 1), cautious)) for seed in range(1, 60)]
+    by_chance = [entry for entry in found if entry.psi >= cautious.psi]
+    assert by_chance
+    assert not any(entry.drifted for entry in by_chance)
+    assert "needs to be below 0.01" in by_chance[0].reason

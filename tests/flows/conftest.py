@@ -33,10 +33,10 @@ def variables(settings: Settings, **more: str) -> dict[str, str]:
     return kept | environment(settings, None) | more
 
 
-def command(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
+def command(settings: Settings, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     """``python -m …`` in that home."""
     return subprocess.run(
-        [sys.executable, "-m", *arguments], env=variables(settings), capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", *arguments], env=variables(settings, **more), capture_output=True, text=True, timeout=300
     )
 
 

@@ -17,7 +17,7 @@ from ferroflow.adapters.home import Home
 from ferroflow.adapters.ledger import Ledger
 from ferroflow.adapters.processes import marked
 from ferroflow.adapters.settings import Settings
-from tests.flows.conftest import command, settings_of, variables
+from tests.flows.conftest import Server, command, settings_of, variables
 from tests.flows.walks import BAD, ROWS
 
 pytestmark = pytest.mark.servers
@@ -25,8 +25,8 @@ pytestmark = pytest.mark.servers
 RUN = ("ferroflow", "run", "tiny", "--json")
 
 
-def report(settings: Settings) -> dict[str, Any]:
-    done = command(settings, *RUN)
+def report(settings: Settings, **more: str) -> dict[str, Any]:
+    done = command(settings, *RUN, **more)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
 
@@ -61,17 +61,21 @@ def test_second_run_repeats_no_station_and_doubles_nothing(finished: tuple[Setti
 
 
 @pytest.mark.parametrize(
-    ("reached", "kept"),
+    ("reached", "kept", "temporary"),
     [
-        ("validated", {"ingest", "validate"}),
-        ("models", {"ingest", "validate", "features", "split", "train"}),
+        ("snapshots", {"ingest"}, False),
+        ("validated", {"ingest", "validate"}, True),
+        ("models", {"ingest", "validate", "features", "split", "train"}, False),
     ],
 )
-def test_run_that_was_killed_goes_on_where_it_was(tmp_path: Path, reached: str, kept: set[str]) -> None:
+def test_run_that_was_killed_goes_on_where_it_was(
+    tmp_path: Path, server: Server, reached: str, kept: set[str], temporary: bool
+) -> None:
     settings = settings_of(tmp_path)
+    api = {} if temporary else {"FERROFLOW_PREFECT_API_URL": server.stack.environment()["PREFECT_API_URL"]}
     home = Home(settings.home)
     log = (tmp_path / "log").open("w")
-    running = subprocess.Popen([sys.executable, "-m", *RUN], env=variables(settings), stdout=log, stderr=log)
+    running = subprocess.Popen([sys.executable, "-m", *RUN], env=variables(settings, **api), stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 120
         while not _manifests(home, reached):
@@ -81,7 +85,7 @@ def test_run_that_was_killed_goes_on_where_it_was(tmp_path: Path, reached: str, 
         os.kill(running.pid, signal.SIGKILL)
         running.wait()
     before = {path: path.stat().st_mtime_ns for path in home.data("tiny").rglob("*.parquet")}
-    told = report(settings)
+    told = report(settings, **api)
     assert kept <= set(told["reused"])
     assert all(path.stat().st_mtime_ns == moment for path, moment in before.items())
     assert told["promoted"] is True
@@ -114,10 +118,10 @@ def test_unknown_pipeline_is_a_line_and_exit_code_two(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_source_that_cannot_be_had_is_exit_code_three_and_not_a_traceback(tmp_path: Path) -> None:
+def test_source_that_cannot_be_had_is_exit_code_three_and_not_a_traceback(tmp_path: Path, server: Server) -> None:
     settings = settings_of(tmp_path)
     (tmp_path / "mirror" / "walks.csv").unlink()
-    done = command(settings, *RUN)
+    done = command(settings, *RUN, FERROFLOW_PREFECT_API_URL=server.stack.environment()["PREFECT_API_URL"])
     assert done.returncode == 3, done.stderr[-2000:]
     assert "SourceUnavailable" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
