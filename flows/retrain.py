@@ -6,7 +6,7 @@ from datetime import datetime
 
 from prefect import flow
 
-from flows.parameters import Minutes
+from flows.parameters import Minutes, budget
 from flows.release import release
 from flows.run import Run, RunReport
 from tasks import data, watch
@@ -35,6 +35,5 @@ def retrain(
     table = run(data.features, validated, run.as_of)
     run(data.materialize, run.as_of)
     split = run(data.split_for_retraining, table)
-    seconds = minutes and minutes * 60
-    released = release(run, snapshot, validated, table, split, seconds)
+    released = release(run, snapshot, validated, table, split, budget(minutes))
     return run.report(snapshot, validated, decision=decision, **released)

@@ -7,7 +7,7 @@ from datetime import datetime
 from prefect import flow
 
 from ferroflow.adapters.events import emit
-from flows.parameters import Minutes
+from flows.parameters import Minutes, budget
 from flows.release import release
 from flows.run import Run, RunReport
 from tasks import data as tasks
@@ -30,5 +30,4 @@ def train(pipeline: str, as_of: datetime | None = None, minutes: Minutes = None)
     written = run(tasks.materialize, run.as_of)
     emit("ferroflow.features.materialized", pipeline, {"rows": written, "as_of": run.as_of.isoformat()})
     split = run(tasks.split, table)
-    seconds = minutes and minutes * 60
-    return run.report(snapshot, validated, **release(run, snapshot, validated, table, split, seconds))
+    return run.report(snapshot, validated, **release(run, snapshot, validated, table, split, budget(minutes)))

@@ -1,10 +1,10 @@
-"""What a run shows in Prefect's pages: tables and links, made from records."""
+"""What a run shows in Prefect's pages: tables, and the ways to MLflow and to reports, made from records."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from ferroflow.adapters import processes
 from ferroflow.adapters.home import Home
@@ -46,14 +46,13 @@ def judgement(verdict: Verdict, evaluation: Evaluation) -> None:
 def registered(version: ModelVersion, home: Home) -> None:
     """The way to the MLflow run."""
     address = processes.addresses(home).get("mlflow")
-    key = _key(version.pipeline, "mlflow")
     said = f"{version.name}, version {version.version}: {version.candidate}"
     if address is None:
-        text = f"{said}. Run `{version.run_id}` in `{home.mlflow / 'mlflow.db'}`: `ferroflow up` shows it."
-        create_markdown_artifact(text, key=key, description=said)
+        lines = [f"Run `{version.run_id}` in `{home.mlflow / 'mlflow.db'}`: `ferroflow up` shows it."]
     else:
-        link = f"{address}/#/models/{version.name}/versions/{version.version}"
-        create_link_artifact(link, link_text=said, key=key, description=f"MLflow run {version.run_id}")
+        lines = [f"- [MLflow run {version.run_id}]({address}/#/runs/{version.run_id})"]
+        lines.append(f"- [Registered version]({address}/#/models/{version.name}/versions/{version.version})")
+    create_markdown_artifact("\n".join(lines), key=_key(version.pipeline, "mlflow"), description=said)
 
 
 def monitored(report: MonitorReport, home: Home) -> None:

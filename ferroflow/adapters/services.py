@@ -64,9 +64,9 @@ def environment(settings: Settings, prefect: str | None) -> dict[str, str]:
     if settings.mirror is not None:
         mirror = settings.mirror
         variables["FERROFLOW_MIRROR"] = mirror if "://" in mirror else str(Path(mirror).expanduser().absolute())
-    for name in ("tracking_uri", "pipelines"):
+    for name in ("tracking_uri", "pipelines", "minutes"):
         if (value := getattr(settings, name)) is not None:
-            variables[f"FERROFLOW_{name.upper()}"] = value
+            variables[f"FERROFLOW_{name.upper()}"] = str(value)
     if prefect is not None or settings.prefect_api_url is not None:
         variables["PREFECT_API_URL"] = settings.prefect_api_url or f"{prefect}/api"
     return variables

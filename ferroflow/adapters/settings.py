@@ -28,6 +28,7 @@ class Settings(BaseSettings):
     mirror: str | None = Field(default=None, description="Folder or address that is read before the public sources.")
     simulate: bool = Field(default=False, description="Use the pipelines' simulators instead of their sources.")
     seed: int = Field(default=0, ge=0, description="Seed of the simulators.")
+    minutes: float | None = Field(default=None, gt=0, description="Time for one search, instead of the pipelines' own.")
     prefect_port: int = Field(default=4200, ge=1, le=65535, description="Port that the Prefect server prefers.")
     mlflow_port: int = Field(default=5000, ge=1, le=65535, description="Port that the MLflow server prefers.")
     service_port: int = Field(default=3000, ge=1, le=65535, description="Port that the prediction service prefers.")

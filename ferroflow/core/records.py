@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 class Record(BaseModel):
     """What every station gives: ``fingerprint`` names the content, ``parent`` is the predecessor's."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     pipeline: str
     fingerprint: str
@@ -25,7 +25,7 @@ class Record(BaseModel):
 class Part(BaseModel):
     """One source file, read without loss into one Parquet file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     fingerprint: str
     file: str  # the file's own name
@@ -95,7 +95,7 @@ class Split(Record):
 class Standing(BaseModel):
     """One line of the leaderboard: a candidate's best trial, errors on the validation rows."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     candidate: str
     metrics: dict[str, float]
@@ -121,7 +121,7 @@ class TrainedModel(Record):
 class Interval(BaseModel):
     """A paired difference of errors (other − candidate; positive: the candidate is better) with its bounds."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     difference: float
     low: float
@@ -148,7 +148,7 @@ class Evaluation(Record):
 class GateResult(BaseModel):
     """What one gate says, with its numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     gate: str
     passed: bool
@@ -206,7 +206,7 @@ class Prediction(Record):
 class ColumnDrift(BaseModel):
     """One input's drift: effect, adjusted p-value, and whether both say so."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     column: str
     psi: float

@@ -21,6 +21,7 @@ from ferroflow.demo.screen import Screen
 from ferroflow.demo.story import Story
 from ferroflow.demo.world import World, find
 
+_SEARCH_MINUTES = 0.25  # each search; a real one takes what the pipeline's spec says
 _MARK = "demonstration"  # a file that says: this home is the demonstration's, and may be made anew
 
 
@@ -69,6 +70,7 @@ def _world(
             "home": home.root,
             "prefect_port": settings.prefect_port + 100,
             "service_port": settings.service_port + 100,
+            "minutes": settings.minutes or _SEARCH_MINUTES,
         }
     )
     try:
@@ -93,6 +95,7 @@ def _tell(story: Story, stack: Stack) -> None:
         with screen.beat("servers", "Prefect, a worker with every deployment, and the prediction service"):
             servers.result()
     os.environ.update(stack.environment())
+    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"  # the story is told by us; Prefect shows its logs
     address = stack.addresses["service"]
     screen.say(f"Prefect {stack.addresses['prefect']}   service {address}")
     with screen.beat("train", "Features, search, gate, registry, package: the flow `train`"):

@@ -22,7 +22,6 @@ from ferroflow.demo.screen import Screen
 from ferroflow.demo.world import World
 from ferroflow.stations import features, ingest, skew, validate
 
-SEARCH_MINUTES = 0.25
 RETRAIN_PATIENCE = 240.0  # seconds from the event to a line in the ledger
 
 
@@ -61,7 +60,7 @@ class Story:
         """The flow ``train``, in this process: features, search, gate, registry, package."""
         from flows.train import train
 
-        report = train(pipeline=self.spec.name, as_of=self.world.story.start, minutes=SEARCH_MINUTES)
+        report = train(pipeline=self.spec.name, as_of=self.world.story.start)
         metric = self.spec.target.metric
         lines = [[entry.candidate, entry.metrics[metric], entry.trials, entry.seconds] for entry in report.leaderboard]
         self.screen.table("Leaderboard (validation)", ["candidate", metric, "trials", "seconds"], lines)
