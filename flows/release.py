@@ -25,7 +25,7 @@ def release(
     package = run(tasks.package, model, lineage)
     version = run(tasks.register, model, evaluation, verdict, split, package, run.now)
     bento = run(tasks.bento, version)
-    deployment = run(tasks.promote, version, verdict, run.now)
+    deployment = run(tasks.promote, version, verdict, run.clock())
     promoted = deployment.action == "promoted"
     if promoted:
         emit("ferroflow.model.deployed", run.pipeline, {"version": version.version, "why": verdict.reason})

@@ -61,6 +61,10 @@ class Run:
         self.seconds[task.name] = round(time.perf_counter() - begun, 3)
         return result
 
+    def clock(self) -> datetime:
+        """The present moment: a promotion is dated when it happens, not when its run began."""
+        return datetime.now(UTC)
+
     def report(self, snapshot: Snapshot, validated: Validated, **more: Any) -> RunReport:
         """The report of a run that ends here."""
         artifacts.stations(self.pipeline, self.seconds, tuple(self.reused))

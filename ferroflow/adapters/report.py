@@ -77,19 +77,19 @@ def _draw(
 ) -> None:
     import warnings
 
-    from evidently import DataDefinition, Dataset, Regression, Report
-    from evidently.presets import DataDriftPreset, RegressionPreset
+    # Recorded, and left there: its imports warn of other libraries' changes, its statistics of bins without rows.
+    with warnings.catch_warnings(record=True):
+        from evidently import DataDefinition, Dataset, Regression, Report
+        from evidently.presets import DataDriftPreset, RegressionPreset
 
-    definition = DataDefinition(
-        numerical_columns=[name for name in columns if name not in categorical],
-        categorical_columns=categorical,
-        regression=[Regression(target="target", prediction="prediction")] if errors else None,
-    )
-    drift = DataDriftPreset(
-        columns=columns, num_method="psi", cat_method="psi", num_threshold=threshold, cat_threshold=threshold
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its statistics warn about bins without rows
+        definition = DataDefinition(
+            numerical_columns=[name for name in columns if name not in categorical],
+            categorical_columns=categorical,
+            regression=[Regression(target="target", prediction="prediction")] if errors else None,
+        )
+        drift = DataDriftPreset(
+            columns=columns, num_method="psi", cat_method="psi", num_threshold=threshold, cat_threshold=threshold
+        )
         page = Report([drift, *([RegressionPreset()] if errors else [])]).run(
             Dataset.from_pandas(live, definition), Dataset.from_pandas(reference, definition)
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -22,6 +23,7 @@ from ferroflow.demo.screen import Screen
 from ferroflow.demo.world import World
 from ferroflow.stations import features, ingest, skew, validate
 
+HOUR = timedelta(hours=1)
 RETRAIN_PATIENCE = 240.0  # seconds from the event to a line in the ledger
 
 
@@ -91,29 +93,43 @@ class Story:
 
     # ---------------------------------------------------------------------------------------------------- days go by
     def live(self, count: int, mood: str) -> None:
-        """Days of traffic: features by night, requests in time order, labels in the evening."""
-        assert self.replay is not None
+        """Days of traffic: requests in time order, labels in the evening."""
         for _ in range(count):
-            rows = self._arrive(mood)
-            answers = self.replay.predict(rows)
-            labels = self.replay.feedback(answers, rows)
+            rows, answers, labels = self._day(mood)
             error = self._error(answers, rows)
             self.screen.say(
-                f"day {self.days}: {rows.height:,} rows in {-(-rows.height // 50)} requests, "
-                f"{labels['accepted']:,} labels back, {self.spec.target.metric} {error:.2f} {self.world.story.unit}"
+                f"day {self.days}: {rows.height:,} rows, {labels['accepted']:,} labels back, "
+                f"{self.spec.target.metric} {error:.2f} {self.world.story.unit}"
             )
-            self.days += 1
+
+    def _day(self, mood: str) -> tuple[pl.DataFrame, pl.DataFrame, Counter[str]]:
+        """One day: its rows in order, the service's answers, what the service said of the labels."""
+        assert self.replay is not None
+        story, rows = self.world.story, self._arrive(mood)
+        begin, end = story.midnight(self.days), story.midnight(self.days + 1)
+        answers = []
+        for hour in range((end - begin) // HOUR):  # 23 or 25 of them when the clock changes
+            now = begin + hour * HOUR
+            self._materialize(now)
+            asked = pl.col(str(self.spec.time)).is_between(now, now + HOUR, closed="left")
+            answers.append(self.replay.predict(rows.filter(asked)))
+        told = pl.concat(answers)
+        self.days += 1
+        return rows, told, self.replay.feedback(told, rows)
 
     def _arrive(self, mood: str) -> pl.DataFrame:
-        """A day's file lands, is ingested and validated; features known by its midnight are materialized."""
-        story = self.world.story
+        """A day's file lands, is ingested and validated; gives its accepted rows."""
         self.world.arrive(self.days, mood)
-        midnight = story.midnight(self.days)
+        midnight = self.world.story.midnight(self.days)
         snapshot = ingest.ingest(self.spec, midnight, self.home, now=datetime.now(UTC), settings=self.settings)
         self.validated = validate.validate(self.spec, snapshot, self.home)
-        features.refresh_offline(self.spec, self.validated, midnight, self.home)
-        features.materialize(self.spec, midnight, self.home)
         return self.world.accepted(self.validated, self.days)
+
+    def _materialize(self, now: datetime) -> None:
+        """Stored features as they were known at that hour: rows that ended later are left out."""
+        assert self.validated is not None
+        features.refresh_offline(self.spec, self.validated, now, self.home)
+        features.materialize(self.spec, now, self.home)
 
     def _error(self, answers: pl.DataFrame, rows: pl.DataFrame) -> float:
         joined = answers.join(rows.select("row_id", self.spec.target.column), on="row_id")
@@ -169,11 +185,7 @@ class Story:
 
     def recovered(self, before: str) -> None:
         """The same rows from after the change, predicted by both versions."""
-        assert self.replay is not None
-        rows = self._arrive("harm")
-        answers = self.replay.predict(rows)
-        self.replay.feedback(answers, rows)
-        self.days += 1
+        rows, answers, _ = self._day("harm")
         after = self._error(answers, rows)
         earlier = self._by_version(before, answers, rows)
         self.told["retrain"] |= {"rmse_before": round(earlier, 4), "rmse_after": round(after, 4), "rows": rows.height}

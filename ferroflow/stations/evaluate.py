@@ -204,11 +204,11 @@ def _reference(
     predictions: dict[str, Array],
     seed: int,
 ) -> pl.DataFrame:
-    """What monitoring compares with: model inputs, prediction, target, row and time; a seeded sample of many rows."""
+    """What monitoring compares with: model inputs, prediction, target, row, time and part; a seeded sample of many."""
     columns = ["row_id", *([split.time] if split.time else []), *model.inputs]
     parts = [
         frame.select(columns).with_columns(
-            pl.Series("prediction", predictions[part]), pl.Series("target", targets[part])
+            pl.Series("prediction", predictions[part]), pl.Series("target", targets[part]), pl.lit(part).alias("part")
         )
         for part, frame in rows.items()
     ]

@@ -26,7 +26,7 @@ from ferroflow.stations.live import live_rows
 
 Alarm = Literal["none", "performance", "drift", "staleness"]
 
-_META = ("row_id", "prediction", "target")
+_META = ("row_id", "prediction", "target", "part")
 _STRETCHES = 30  # how many of them are looked at
 _FEWEST_STRETCHES = 5  # fewer say nothing about what is usual
 _NAMED = 3  # drifted columns that a reason names
@@ -133,7 +133,8 @@ def _errors(
     if policy is None:
         return None
     categorical = [name for name in inputs if name in spec.categorical]
-    expectation = Expectation.fit(spec.target.task, reference, categorical)
+    # Test rows alone: validation rows chose the model, so their errors flatter it.
+    expectation = Expectation.fit(spec.target.task, reference.filter(pl.col("part") == "test"), categorical)
     labelled = live.drop_nulls("target")
     starts = window_starts(as_of, policy.window, 2 * policy.windows, spec.source.timezone)
     found = []

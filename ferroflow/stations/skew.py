@@ -71,7 +71,13 @@ def _point_in_time(frame: pl.DataFrame, view: StoredFeatures, path: Any, time: s
     for (seen,), part in frame.with_columns(watermark.alias("__seen")).group_by("__seen", maintain_order=True):
         known = stored.clear() if seen is None else stored.filter(pl.col(AVAILABLE_AT).dt.epoch("us") <= seen)
         joined = part.sort(time).join_asof(
-            known, left_on=time, right_on=AVAILABLE_AT, by=view.on, strategy="backward", tolerance=view.ttl
+            known,
+            left_on=time,
+            right_on=AVAILABLE_AT,
+            by=view.on,
+            strategy="backward",
+            tolerance=view.ttl,
+            check_sortedness=False,
         )
         parts.append(joined.drop("__seen", AVAILABLE_AT, strict=False))
     return pl.concat(parts)

@@ -28,10 +28,10 @@ def cut(trips: pl.DataFrame, first: int, count: int) -> list[pl.DataFrame]:
 
 
 def harmless(day: pl.DataFrame, held_back: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """Pick-ups move away from the busiest zones: the others become twice as frequent."""
+    """Pick-ups move away from the busiest zones: the others become three times as frequent."""
     busy = set(busy_zones(held_back, _BUSY))
     others = [zone for zone in held_back["PULocationID"].unique().to_list() if zone not in busy]
-    return shift_mix(day, others, 2.0, seed)
+    return shift_mix(day, others, 3.0, seed)
 
 
 def harm(day: pl.DataFrame, held_back: pl.DataFrame) -> pl.DataFrame:
@@ -46,7 +46,7 @@ demonstration = Demonstration(
     midnight=midnight,
     harmless=harmless,
     harm=harm,
-    told_harmless="The mix of zones shifts: pick-ups outside the busiest zones become twice as frequent. "
+    told_harmless="The mix of zones shifts: pick-ups outside the busiest zones become three times as frequent. "
     "How long a trip takes, given where it goes, stays as it was.",
     told_harm="From now on trips from the busiest zones (about 60 % of all) take 40 % longer.",
     unit="minutes",
