@@ -23,9 +23,9 @@ def list_datasets(home: Home, pipeline: str | None, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"Snapshots in {home.root}")
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("pipeline", "snapshot", "as of"):
-        table.add_column(column, overflow="fold", no_wrap=column != "pipeline")
+        table.add_column(column, no_wrap=True)
     for column in ("files", "rows", "accepted", "refused"):
         table.add_column(column, justify="right")
     for row in rows:
@@ -115,7 +115,7 @@ def _line(snapshot: Snapshot, validated: Validated | None) -> dict[str, Any]:
 def _files(parts: tuple[Part, ...]) -> Any:
     from rich.table import Table
 
-    table = Table()
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("file", "origin", "rows", "SHA-256", "ingested (UTC)"):
         table.add_column(column, justify="right" if column == "rows" else "left", overflow="fold")
     for part in parts:

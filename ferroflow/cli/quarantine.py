@@ -32,7 +32,7 @@ def list_quarantine(home: Home, pipeline: str | None, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Refused rows by reason")
+    table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("pipeline")
     table.add_column("reason")
     table.add_column("rows", justify="right")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from ferroflow.adapters import pipelines, services
+from ferroflow.adapters import pipelines, run_log, services
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.processes import OWNER, addresses, end_abandoned_servers, owner
 from ferroflow.adapters.settings import Settings
@@ -45,7 +42,7 @@ def run_pipeline(
     console = Console(stderr=True)
     if not as_json and "PREFECT_API_URL" not in os.environ:
         console.print("[dim]starting a temporary Prefect server: `ferroflow up` would keep one[/dim]", highlight=False)
-    with _progress(console, quiet=as_json):
+    with run_log.on_screen(console, quiet=as_json):
         from flows.train import train
 
         report = train(pipeline=name, as_of=as_of, minutes=minutes)
@@ -132,41 +129,6 @@ def _print_plan(planned: dict[str, Any], as_json: bool) -> None:
             value = "\n".join(f"{v['file']} ← {v['from']}" if isinstance(v, dict) else str(v) for v in value) or "–"
         table.add_row(name, str(value))
     console.print(table)
-
-
-# ------------------------------------------------------------------------------------------------------------- a run
-class _Lines(logging.Handler):
-    """Prefect's run logs as lines on the screen, with the time since the start."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(logging.INFO)
-        self._console = console
-        self._begun = datetime.now(UTC)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print one line: when, which station, what."""
-        passed = (datetime.now(UTC) - self._begun) // timedelta(seconds=1)
-        colour = {logging.WARNING: "yellow", logging.ERROR: "red"}.get(record.levelno, "default")
-        station = getattr(record, "task_run_name", None) or getattr(record, "flow_run_name", None) or record.name
-        self._console.print(f"[dim]{passed:4d} s  {station:24}[/dim] ", end="", highlight=False)
-        self._console.print(record.getMessage(), style=colour, markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _progress(console: Console, quiet: bool) -> Iterator[None]:
-    """While inside, the runs' logs go to the screen (standard error), and nowhere when ``quiet``."""
-    from prefect.logging.configuration import setup_logging
-
-    handler: logging.Handler = logging.NullHandler() if quiet else _Lines(console)
-    loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs", "ferroflow", "models")]
-    setup_logging()  # done here, so that it does not undo what follows
-    for logger in loggers:
-        logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeHandler(handler)
 
 
 def _print_report(report: RunReport, settings: Settings) -> None:

@@ -66,13 +66,15 @@ def status(settings: Settings, as_json: bool) -> None:
 def _champions(settings: Settings) -> dict[str, Any]:
     from ferroflow.adapters.champion import ChampionReader
 
+    if settings.tracking_uri is None and not (Home(settings.home).mlflow / "mlflow.db").exists():
+        return {}  # nothing was ever registered here
     reader = ChampionReader(settings.home, settings.tracking_uri)
     found = {name: reader.read(name) for name in reader.pipelines()}
     return {name: champion.version for name, champion in found.items() if champion is not None}
 
 
 def _table(servers: dict[str, Running]) -> Table:
-    table = Table("server", "address", "shows", "process")
+    table = Table("server", "address", "shows", "process", box=None, pad_edge=False, header_style="bold")
     for name in _SHOWS:
         if (server := servers.get(name)) is not None:
             table.add_row(name, server.address or "–", _SHOWS[name], str(server.pid))

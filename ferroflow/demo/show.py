@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from ferroflow.adapters.home import Home
-from ferroflow.adapters.processes import Stack
+from ferroflow.adapters.processes import Stack, signals_end
 from ferroflow.adapters.settings import Settings
 from ferroflow.adapters.storage import atomic_bytes
 from ferroflow.core.demonstration import Demonstration
@@ -40,7 +40,8 @@ def run_demo(settings: Settings, *, as_json: bool) -> None:
     story = Story(spec, world, home, settings, screen)
     stack = Stack(settings)
     try:
-        _tell(story, stack)
+        with signals_end():
+            _tell(story, stack)
     finally:
         console.print("[dim]stopping the servers[/dim]")
         stack.stop()

@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from ferroflow.adapters import run_log
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.ledger import Ledger, serving
 from ferroflow.adapters.settings import Settings
@@ -62,7 +63,8 @@ class Story:
         """The flow ``train``, in this process: features, search, gate, registry, package."""
         from flows.train import train
 
-        report = train(pipeline=self.spec.name, as_of=self.world.story.start)
+        with run_log.on_screen(self.screen.console):
+            report = train(pipeline=self.spec.name, as_of=self.world.story.start)
         metric = self.spec.target.metric
         lines = [[entry.candidate, entry.metrics[metric], entry.trials, entry.seconds] for entry in report.leaderboard]
         self.screen.table("Leaderboard (validation)", ["candidate", metric, "trials", "seconds"], lines)

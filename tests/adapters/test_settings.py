@@ -11,7 +11,7 @@ from ferroflow.core.errors import SettingsError
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for name in ("HOME", "SEED", "MIRROR", "PREFECT_PORT"):
+    for name in ("HOME", "SEED", "MIRROR", "PREFECT_PORT", "TRACKING_URI"):
         monkeypatch.delenv(f"FERROFLOW_{name}", raising=False)
     return tmp_path
 
@@ -52,3 +52,11 @@ def test_file_that_is_no_toml_is_told(folder: Path) -> None:
     (folder / "ferroflow.toml").write_text("seed: 1\n")
     with pytest.raises(SettingsError, match=r"ferroflow.toml cannot be read"):
         load_settings()
+
+
+def test_the_shipped_settings_for_servers_are_settings(folder: Path) -> None:
+    shipped = Path(__file__).parents[2] / "deploy" / "ferroflow.toml"
+    (folder / "ferroflow.toml").write_text(shipped.read_text())
+    settings = load_settings()
+    assert settings.tracking_uri == "http://mlflow.internal:5000"
+    assert settings.prefect_api_url == "http://prefect.internal:4200/api"

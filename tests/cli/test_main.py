@@ -63,3 +63,9 @@ def test_an_unknown_prediction_is_one_line(tmp_path: Path) -> None:
     done = ferroflow("explain", "0" * 32, FERROFLOW_HOME=str(tmp_path))
     assert done.returncode == 2
     assert "0" * 32 in done.stderr and "Traceback" not in done.stderr
+
+
+def test_status_of_an_empty_home_says_how_to_begin(tmp_path: Path) -> None:
+    done = ferroflow("status", FERROFLOW_HOME=str(tmp_path))
+    assert done.returncode == 0
+    assert "ferroflow up" in done.stdout and "ferroflow run" in done.stdout
