@@ -118,24 +118,26 @@ def test_the_prefect_page_of_a_run_shows_tasks_and_artifacts(addresses: dict[str
     api = addresses["prefect"].removesuffix("/api")
     runs = httpx.post(f"{api}/api/flow_runs/filter", json={"sort": "START_TIME_DESC"}, timeout=30).json()
     retrain = next(run for run in runs if run["name"].startswith("retrain") and run["state_type"] == "COMPLETED")
-    page.goto(f"{api}/runs/flow-run/{retrain['id']}?tab=Artifacts", wait_until="networkidle")
-    page.wait_for_timeout(1500)
-    text = page.inner_text("body").lower()
-    assert "completed" in text and "leaderboard" in text and "verdict" in text
+    page.goto(f"{api}/runs/flow-run/{retrain['id']}", wait_until="load")
+    page.get_by_text("Task Runs", exact=True).click()
+    page.get_by_text("evaluate taxi").first.wait_for()
+    page.get_by_text("Artifacts", exact=True).click()
+    for artifact in ("taxi-leaderboard", "taxi-verdict", "taxi-mlflow"):
+        page.get_by_text(artifact).first.wait_for()
 
 
 def test_mlflow_shows_the_runs(addresses: dict[str, str], page: Any) -> None:
-    page.goto(f"{addresses['mlflow']}/#/models/taxi", wait_until="networkidle")
-    page.wait_for_timeout(1500)
-    text = page.inner_text("body").lower()
-    assert "champion" in text and "version 2" in text
+    page.goto(f"{addresses['mlflow']}/#/models/taxi", wait_until="load")
+    page.get_by_text("Version 2", exact=True).wait_for()
+    assert page.get_by_text("champion").count() == 1
 
 
 def test_the_openapi_page_shows_the_typed_request(addresses: dict[str, str], page: Any) -> None:
     outside: list[str] = []
     page.on("request", lambda asked: outside.append(asked.url) if "127.0.0.1" not in asked.url else None)
-    page.goto(f"{addresses['service']}/docs", wait_until="networkidle")
-    assert "/v1/taxi/predict" in page.inner_text("body") and "trip_distance" in page.inner_text("body")
+    page.goto(f"{addresses['service']}/docs", wait_until="load")
+    page.get_by_text("/v1/taxi/predict").click()
+    page.get_by_text("trip_distance").first.wait_for()
     assert [url for url in outside if not url.startswith(("data:", "blob:"))] == []
 
 
