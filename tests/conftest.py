@@ -51,3 +51,18 @@ def mirror() -> Path:
             "addresses) in a folder and set FERROFLOW_MIRROR to it"
         )
     return folder
+
+
+_FIRST = ("demo", "flows", "docs")  # the slow ones first, so that no process is left waiting for one of them
+_TOGETHER = ("flows", "serving")  # folders whose files share servers
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each file (or folder that shares servers) to one process, and begin with the slow ones."""
+
+    def folder(item: pytest.Item) -> str:
+        return item.path.relative_to(ROOT / "tests").parts[0]
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(folder(item) if folder(item) in _TOGETHER else str(item.path)))
+    items.sort(key=lambda item: _FIRST.index(folder(item)) if folder(item) in _FIRST else len(_FIRST))

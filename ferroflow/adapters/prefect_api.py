@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,19 +14,26 @@ from ferroflow.core.errors import ServiceError
 POOL = "ferroflow"
 
 
+class _Patient(httpx.HTTPTransport):
+    """Asks again after 503: a server on SQLite answers so while its file is locked by itself."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """The answer; 503 only after six of them within some three seconds."""
+        for pause in (0.1, 0.2, 0.4, 0.8, 1.6):
+            answer = super().handle_request(request)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                return answer
+            answer.close()
+            time.sleep(pause)
+        return super().handle_request(request)
+
+
 class PrefectApi:
     """A server's API at ``url`` (``http://127.0.0.1:4200/api``)."""
 
     def __init__(self, url: str, timeout: float = 10.0) -> None:
         self.url = url.rstrip("/")
-        self._client = httpx.Client(base_url=self.url, timeout=timeout)
-
-    def healthy(self) -> bool:
-        """Whether the server answers."""
-        try:
-            return self._client.get("/health", timeout=2).status_code == 200
-        except httpx.HTTPError:
-            return False
+        self._client = httpx.Client(base_url=self.url, timeout=timeout, transport=_Patient())
 
     def make_pool(self) -> None:
         """Make the work pool, if it is not there. Its template comes from the first worker."""

@@ -87,7 +87,7 @@ def test_the_reference_holds_inputs_prediction_target_row_and_time_of_unseen_row
     rows = parts(home)
     found = evaluate(toy(), rows, trained(home, "right"), None, home)
     reference = pl.read_parquet(home.absolute(found.reference))
-    assert set(reference.columns) == {"row_id", "happened_at", *INPUTS, "prediction", "target"}
+    assert set(reference.columns) == {"row_id", "happened_at", *INPUTS, "prediction", "target", "part"}
     assert reference.height == rows.rows["validation"] + rows.rows["test"]
     train = pl.read_parquet(home.absolute(rows.paths["train"]))
     assert not set(train["row_id"]) & set(reference["row_id"])
