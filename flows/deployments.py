@@ -24,7 +24,7 @@ _SAID = {
     "train": "From raw files to a version that serves, when every gate passes.",
     "monitor": "Judge drift and error of what serves; an alarm starts the retraining.",
     "retrain": "A challenger from recent rows, when the policy allows one.",
-    "batch-predict": "A file in, a file with predictions out.",
+    "batch-predict": "A file or snapshot in, a file with predictions out.",
 }
 
 

@@ -17,7 +17,8 @@ def ingest(pipeline: str, as_of: datetime | None = None) -> RunReport:
 
     Args:
         pipeline: its folder's name below pipelines/.
-        as_of: the moment to run for (UTC unless an offset is given). Empty: the pipeline's own, or now.
+        as_of: the moment to run for (UTC unless an offset is given). Empty: the pipeline's clock, which is the present
+            hour, or in a replay the hour that the predictions have come to.
     """
     run = Run(pipeline, as_of)
     snapshot = run(tasks.ingest, run.as_of, run.now)

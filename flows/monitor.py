@@ -18,7 +18,8 @@ def monitor(pipeline: str, as_of: datetime | None = None) -> MonitorReport:
 
     Args:
         pipeline: its folder's name below pipelines/.
-        as_of: the moment to run for (UTC unless an offset is given). Empty: the pipeline's own, or now.
+        as_of: the moment to run for (UTC unless an offset is given). Empty: the pipeline's clock, which is the present
+            hour, or in a replay the hour that the predictions have come to.
     """
     run = Run(pipeline, as_of)
     report = run(tasks.monitor, run.as_of)

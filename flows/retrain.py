@@ -20,7 +20,8 @@ def retrain(
 
     Args:
         pipeline: its folder's name below pipelines/.
-        as_of: the moment to run for (UTC unless an offset is given). Empty: the pipeline's own, or now.
+        as_of: the moment to run for (UTC unless an offset is given). Empty: the pipeline's clock, which is the present
+            hour, or in a replay the hour that the predictions have come to.
         reason: who or what asks for a retraining; kept with the decision.
         minutes: time for tuning and training. Empty: what the pipeline says.
         force: retrain whatever alarm, cool-down, budget and new rows say.

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ferroflow.adapters import pipelines
 from ferroflow.core.records import Decision, Evaluation, Snapshot, Standing, TrainedModel, Validated, Verdict
-from flows.parameters import moment
+from flows.parameters import Clock, clock, utc
 from tasks import artifacts
 
 
@@ -29,7 +29,7 @@ class RunReport(BaseModel):
     quality: dict[str, float] = {}  # [baseline_ | champion_](validation | test)_<metric>
     verdict: Verdict | None = None  # None: not retrained
     version: str | None = None
-    bento: str | None = None
+    bento: str | None = None  # of a promoted version, when it could be built
     promoted: bool = False
     decision: Decision | None = None  # of a retraining
     seconds: dict[str, float] = {}
@@ -39,10 +39,11 @@ class RunReport(BaseModel):
 class Run:
     """Call it with a task and what it needs besides the pipeline: ``snapshot = run(ingest, run.as_of)``."""
 
-    def __init__(self, pipeline: str, as_of: datetime | None) -> None:
+    def __init__(self, pipeline: str, as_of: datetime | None, otherwise: Clock = clock) -> None:
+        """``otherwise`` tells the moment when ``as_of`` is not given."""
         self.spec = pipelines.load(pipeline)
         self.now = datetime.now(UTC)
-        self.as_of = moment(self.spec, as_of, self.now)
+        self.as_of = utc(as_of) if as_of else otherwise(self.spec, self.now)
         self.seconds: dict[str, float] = {}
         self.reused: list[str] = []
 
@@ -61,7 +62,7 @@ class Run:
         self.seconds[task.name] = round(time.perf_counter() - begun, 3)
         return result
 
-    def clock(self) -> datetime:
+    def present(self) -> datetime:
         """The present moment: a promotion is dated when it happens, not when its run began."""
         return datetime.now(UTC)
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from prefect import flow
 
 from ferroflow.adapters.events import emit
-from flows.parameters import Minutes, budget
+from flows.parameters import Minutes, budget, start
 from flows.release import release
 from flows.run import Run, RunReport
 from tasks import data as tasks
@@ -19,10 +19,11 @@ def train(pipeline: str, as_of: datetime | None = None, minutes: Minutes = None)
 
     Args:
         pipeline: its folder's name below pipelines/.
-        as_of: the moment to run for (UTC unless an offset is given). Empty: the pipeline's own, or now.
+        as_of: the moment to run for (UTC unless an offset is given). Empty: where the pipeline's replay starts, or the
+            present hour.
         minutes: time for tuning and training. Empty: what the pipeline says.
     """
-    run = Run(pipeline, as_of)
+    run = Run(pipeline, as_of, start)
     snapshot = run(tasks.ingest, run.as_of, run.now)
     emit("ferroflow.data.ingested", pipeline, {"snapshot": snapshot.fingerprint, "rows": snapshot.rows})
     validated = run(tasks.validate, snapshot)

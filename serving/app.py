@@ -1,7 +1,7 @@
 """The prediction service: one ASGI application.
 
-``POST /v1/{pipeline}/predict``, ``POST /v1/{pipeline}/feedback``, ``GET /v1/models``, ``/livez``, ``/readyz``,
-``/metrics``, ``/openapi.json`` and ``/docs``.
+``POST /v1/{pipeline}/predict``, ``POST /v1/{pipeline}/feedback``, ``GET /v1/models``,
+``/reports/{pipeline}/{name}.html``, ``/livez``, ``/readyz``, ``/metrics``, ``/openapi.json`` and ``/docs``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import orjson
 import polars as pl
 
 from ferroflow.core.errors import ModelError
-from serving import openapi, page, requests
+from serving import openapi, page, reports, requests
 from serving.errors import Refused
 from serving.http import Gone, Receive, Scope, Send, read_body, refuse, respond
 from serving.journal import Journal, JournalFull
@@ -88,6 +88,9 @@ class App:
             if path in self._pages:
                 route = path
                 reply = self._page(path, method)
+            elif path.startswith(reports.PREFIX):
+                route = "/reports"
+                reply = await self._report(path, method)
             else:
                 pipeline, route, handler = self._route(path, method)
                 reply = await self._limited(handler, scope, receive, pipeline)
@@ -108,9 +111,16 @@ class App:
             self.metrics.seconds.labels(pipeline).observe(time.perf_counter() - begun)
 
     def _page(self, path: str, method: str) -> Reply:
-        if method not in ("GET", "HEAD"):
-            raise Refused(405, f"{path} takes GET.", {"allow": "GET, HEAD"})
+        _only_read(path, method)
         return self._pages[path]()
+
+    async def _report(self, path: str, method: str) -> Reply:
+        """A report's page, whether or not its pipeline is served now."""
+        _only_read("a report", method)
+        found = await asyncio.to_thread(reports.page_of, self.slots.places.home, path)
+        if found is None:
+            raise Refused(404, "There is no report of that name.")
+        return Reply(found, kind=reports.KIND, headers=reports.HEADERS)
 
     def _route(self, path: str, method: str) -> tuple[str, str, _Handler]:
         """Pipeline, action and handler of ``/v1/{pipeline}/{action}``."""
@@ -248,6 +258,11 @@ class App:
 
 
 _Handler = Callable[[str, bytes], Awaitable[Reply]]
+
+
+def _only_read(what: str, method: str) -> None:
+    if method not in ("GET", "HEAD"):
+        raise Refused(405, f"{what} takes GET.", {"allow": "GET, HEAD"})
 
 
 def _json(content: Any, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Reply:

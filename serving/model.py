@@ -40,7 +40,6 @@ class VersionNote(BaseModel):
 
     version: str
     fingerprint: str
-    reference: str = ""
 
 
 class StoreReader:
@@ -80,7 +79,6 @@ class Model:
     graph: Graph
     version: str
     source: str  # "registry", "last good" or "bundle"
-    reference: str
     loaded_at: datetime
     request: tuple[RequestFeatures, ...]
     store: StoreReader | None
@@ -110,7 +108,7 @@ class Model:
         return Answer(predictions, vectors, reasons)
 
 
-def load(folder: Path, *, version: str | None, source: str, store: Path, reference: str = "") -> Model:
+def load(folder: Path, *, version: str | None, source: str, store: Path) -> Model:
     """Load a package, warm it, and see that it gives finite numbers; nothing is served before that.
 
     Args:
@@ -130,7 +128,6 @@ def load(folder: Path, *, version: str | None, source: str, store: Path, referen
             graph=Graph(folder / GRAPH),
             version=note.version if version is None else version,
             source=source,
-            reference=reference or note.reference,
             loaded_at=datetime.now(UTC),
             request=request,
             store=StoreReader(store) if contract.stored else None,

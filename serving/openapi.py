@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ferroflow.core.contract import Field, ServingContract
+from serving import reports
 from serving.limits import Limits
 from serving.model import example
 
@@ -45,6 +46,7 @@ def document(contracts: Mapping[str, ServingContract], limits: Limits) -> dict[s
         paths[f"/v1/{name}/feedback"] = {"post": _feedback(name, contract, limits)}
     paths |= {
         "/v1/models": {"get": _get("What answers for each pipeline.", "service")},
+        "/reports/{pipeline}/{file}": {"get": _report()},
         "/livez": {"get": _get("The process is alive.", "service")},
         "/readyz": {"get": _get("Every champion is loaded; otherwise 503, with the reasons.", "service")},
         "/metrics": {"get": _get("Prometheus' text format.", "service", "text/plain")},
@@ -84,8 +86,8 @@ def _feedback(name: str, contract: ServingContract, limits: Limits) -> dict[str,
     shown: Any = 12.5
     if contract.task == "classification":
         value = {
-            "anyOf": [{"type": "string"}, {"enum": [0, 1]}],
-            "description": "The class, or 1 for the positive one.",
+            "anyOf": [{"enum": [*(contract.classes or [contract.positive])]}, {"enum": [0, 1]}],
+            "description": f"The class, or 1 for {contract.positive!r} and 0 for the other.",
         }
         shown = contract.positive
     entry = {
@@ -102,6 +104,19 @@ def _feedback(name: str, contract: ServingContract, limits: Limits) -> dict[str,
         "requestBody": _body({"labels": labels}, {"labels": [{"prediction_id": "0190…", "value": shown}]}),
         "responses": _responses("Feedback"),
     }
+
+
+def _report() -> dict[str, Any]:
+    """Evidently's page, named as a monitoring report names it."""
+    names = {"pipeline": reports.NAME, "file": rf"{reports.NAME}\.html"}
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": f"^{pattern}$"}}
+        for name, pattern in names.items()
+    ]
+    found = _get("The page of a monitoring report.", "service", "text/html")
+    error = {"$ref": "#/components/schemas/Error"}
+    found["responses"]["404"] = _response("There is no report of that name.", error)
+    return found | {"parameters": parameters}
 
 
 def _row(contract: ServingContract) -> dict[str, Any]:

@@ -71,7 +71,7 @@ const operation = (doc, path, verb, op) => {
   if (media) { let item = Object.values(media.schema.properties)[0].items;
     if (item.$ref) item = doc.components.schemas[item.$ref.split('/').pop()];
     inner.append(make('h3', 'A row'), table(item)); }
-  inner.append(attempt(path, verb, media ? media.example : null));
+  if (!path.includes('{')) inner.append(attempt(path, verb, media ? media.example : null));
   inner.append(make('h3', 'Answers'));
   for (const [code, r] of Object.entries(op.responses)) inner.append(make('p', code + '  ' + r.description, 'soft'));
   d.append(s, inner); return d; };

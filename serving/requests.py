@@ -53,7 +53,7 @@ def typed(contract: ServingContract, rows: Sequence[Any]) -> pl.DataFrame:
     names = {field.name for field in contract.fields}
     for number, row in enumerate(rows):
         _shape(row, number, names)
-    columns = [_column(field, rows) for field in contract.fields]
+    columns = [_column(field, rows, contract.null_values) for field in contract.fields]
     return pl.DataFrame(columns)
 
 
@@ -100,11 +100,11 @@ def _shape(row: Any, number: int, names: set[str]) -> None:
     raise Refused(422, f"unknown field; expected are {', '.join(sorted(names))}", row=number, field=extra)
 
 
-def _column(field: Field, rows: Sequence[Mapping[str, Any]]) -> pl.Series:
+def _column(field: Field, rows: Sequence[Mapping[str, Any]], null_values: Sequence[str]) -> pl.Series:
     values = []
     for number, row in enumerate(rows):
         try:
-            values.append(cell(field, row[field.name]))
+            values.append(cell(field, row[field.name], null_values))
         except BadValue as error:
             raise _refusal(number, field.name, row[field.name], str(error)) from None
     return pl.Series(field.name, values, dtype=FIELD_TYPES[field.type])

@@ -56,7 +56,7 @@ class Slots:
 
     def start(self) -> None:
         """Load what can be had, then follow the registry in a thread of its own."""
-        self.follow()
+        self._turn()
         for pipeline, folder, source in self._fallbacks():
             if self._slot(pipeline).current is None:
                 self._fall_back(pipeline, folder, source)
@@ -128,9 +128,7 @@ class Slots:
         home = self.places.home
         folder = home.absolute(ref.package)
         try:
-            model = load(
-                folder, version=ref.version, source="registry", store=home.online(pipeline), reference=ref.reference
-            )
+            model = load(folder, version=ref.version, source="registry", store=home.online(pipeline))
             if model.contract.fingerprint != ref.fingerprint:
                 raise ModelError(f"{ref.package} holds model {model.contract.fingerprint}, not {ref.fingerprint}.")
         except Exception as error:  # whatever a package does, the old model goes on: recorded in the slot and the log
@@ -143,7 +141,7 @@ class Slots:
         self.on_swap(pipeline, before, model)
         logger.info("%s: version %s answers", pipeline, ref.version)
         try:
-            keep(home, pipeline, folder, VersionNote(**_note(ref)))
+            keep(home, pipeline, folder, VersionNote(version=ref.version, fingerprint=ref.fingerprint))
         except OSError as error:
             logger.warning("the last good model of %s cannot be kept: %s", pipeline, error)
 
@@ -179,11 +177,15 @@ class Slots:
 
     def _run(self) -> None:
         while not self._stop.wait(self.poll_seconds):
-            try:
-                self.follow()
-            except Exception as error:  # this thread must not end: recorded, and asked again at the next turn
-                self._away(f"{type(error).__name__}: {error}")
-                logger.exception("following the registry failed")
+            self._turn()
+
+    def _turn(self) -> None:
+        """Follow the registry once, whatever it answers."""
+        try:
+            self.follow()
+        except Exception as error:  # neither the start nor the thread may end by it: recorded, and asked again
+            self._away(f"following it failed with {type(error).__name__}; the service's log says more")
+            logger.exception("following the registry failed")
 
 
 def keep(home: Home, pipeline: str, folder: Path, note: VersionNote) -> None:
@@ -197,10 +199,6 @@ def keep(home: Home, pipeline: str, folder: Path, note: VersionNote) -> None:
     others = [entry for entry in place.iterdir() if entry.is_dir() and entry.name != name]
     for old in sorted(others, key=lambda entry: entry.stat().st_mtime)[: -(_KEPT - 1)]:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _note(ref: ChampionRef) -> dict[str, str]:
-    return {"version": ref.version, "fingerprint": ref.fingerprint, "reference": ref.reference}
 
 
 def _same(model: Model, ref: ChampionRef) -> bool:

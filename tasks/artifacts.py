@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from ferroflow.adapters import processes
 from ferroflow.adapters.home import Home
+from ferroflow.adapters.settings import load_settings
 from ferroflow.core.records import Evaluation, ModelVersion, MonitorReport, TrainedModel, Validated, Verdict
 
 
@@ -45,13 +46,14 @@ def judgement(verdict: Verdict, evaluation: Evaluation) -> None:
 
 def registered(version: ModelVersion, home: Home) -> None:
     """The way to the MLflow run."""
-    address = processes.addresses(home).get("mlflow")
+    address = _address("mlflow", home)
     said = f"{version.name}, version {version.version}: {version.candidate}"
-    if address is None:
-        lines = [f"Run `{version.run_id}` in `{home.mlflow / 'mlflow.db'}`: `ferroflow up` shows it."]
-    else:
-        lines = [f"- [MLflow run {version.run_id}]({address}/#/runs/{version.run_id})"]
-        lines.append(f"- [Registered version]({address}/#/models/{version.name}/versions/{version.version})")
+    lines = [
+        f"- [MLflow run {version.run_id}]({address}/#/runs/{version.run_id})",
+        f"- [Registered version]({address}/#/models/{version.name}/versions/{version.version})",
+        "",
+        "`ferroflow up` starts what these links lead to.",
+    ]
     create_markdown_artifact("\n".join(lines), key=_key(version.pipeline, "mlflow"), description=said)
 
 
@@ -61,7 +63,9 @@ def monitored(report: MonitorReport, home: Home) -> None:
     lines.append(f"{report.predictions:,} predictions of version {report.version}, {report.labelled:,} with labels.")
     if report.html is not None:
         path = home.absolute(report.html)
-        lines += ["", f"[Evidently report]({path.as_uri()}) (`{path}`)"]
+        # By the service: browsers refuse a link to a file.
+        page = f"{_address('service', home)}/reports/{report.pipeline}/{path.name}"
+        lines += ["", f"[Evidently report]({page}) (`{path}`)"]
     create_markdown_artifact("\n".join(lines), key=_key(report.pipeline, "monitor"), description=report.why)
     table = [
         {"column": line.column, "psi": round(line.psi, 3), "p": line.p, "drifted": line.drifted, "why": line.reason}
@@ -77,6 +81,13 @@ def stations(pipeline: str, seconds: dict[str, float], reused: tuple[str, ...]) 
         {"station": name, "seconds": round(spent, 2), "reused": name in reused} for name, spent in seconds.items()
     ]
     create_table_artifact(table, key=_key(pipeline, "stations"), description="Seconds of each station")
+
+
+def _address(server: Literal["mlflow", "service"], home: Home) -> str:
+    """Where a server of ours answers, or would once it is up."""
+    settings = load_settings()
+    port = settings.mlflow_port if server == "mlflow" else settings.service_port
+    return processes.addresses(home).get(server) or f"http://127.0.0.1:{port}"
 
 
 def _key(pipeline: str, kind: str) -> str:

@@ -14,14 +14,15 @@ from ferroflow.stations import features as feature_station
 from ferroflow.stations import ingest as ingest_station
 from ferroflow.stations import split as split_station
 from ferroflow.stations import validate as validate_station
-from tasks import artifacts
-from tasks.policy import KEPT, OUTSIDE, carry_out, record_of
+from tasks import artifacts, downloads
+from tasks.policy import KEPT, OUTSIDE, carry_out, record_of, say
 
 
 @task(name="ingest", task_run_name="ingest {pipeline}", **OUTSIDE)
 def ingest(pipeline: str, as_of: datetime, now: datetime) -> Snapshot:
     """Read the source's files of before ``as_of``."""
-    return carry_out(ingest_station.ingest, pipeline, as_of, now=now, settings=load_settings())
+    progress = downloads.told_by(say)
+    return carry_out(ingest_station.ingest, pipeline, as_of, now=now, settings=load_settings(), progress=progress)
 
 
 @task(name="validate", task_run_name="validate {pipeline}", **KEPT)

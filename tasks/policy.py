@@ -97,10 +97,19 @@ def record_of(result: Any) -> Any:
 
 def say(text: str, *values: object) -> None:
     """A line in the run's log (in the program's own, outside a run)."""
+    _logger().info(text, *values)
+
+
+def warn(text: str, *values: object) -> None:
+    """The same, as a warning."""
+    _logger().warning(text, *values)
+
+
+def _logger() -> Any:
     try:
-        get_run_logger().info(text, *values)
+        return get_run_logger()
     except MissingContextError:
-        logging.getLogger(__name__).info(text, *values)
+        return logging.getLogger(__name__)
 
 
 def _older(record: Record, folder: Home, moment: float) -> bool:

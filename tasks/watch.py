@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
 
 from prefect import task
 
@@ -30,6 +29,6 @@ def decide(pipeline: str, report: MonitorReport, validated: Validated, force: bo
 
 
 @task(name="batch-predict", task_run_name="predict rows of {pipeline}", **KEPT)
-def predict(pipeline: str, rows: Path, at: datetime) -> str:
-    """Predict the rows of a file as the endpoint would; the path of the Parquet file with the predictions."""
+def predict(pipeline: str, rows: str, at: datetime) -> str:
+    """Predict the rows of a file or snapshot as the endpoint would; the path of the file with the predictions."""
     return str(carry_out(predict_station.predict_file, pipeline, rows, at=at))

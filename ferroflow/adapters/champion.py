@@ -6,6 +6,8 @@ The prediction service asks this every second or so, in a process that must stay
 
 from __future__ import annotations
 
+import base64
+import http.client
 import json
 import sqlite3
 import urllib.error
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ferroflow.adapters.home import Home
+from ferroflow.core.addresses import public
 from ferroflow.core.errors import RegistryError
 
 ALIAS = "champion"
@@ -27,17 +30,17 @@ TAG_REFERENCE = "ferroflow.reference"
 _SQLITE = "sqlite:///"
 _VERSION = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = ?"
 _TAGS = "SELECT key, value FROM model_version_tags WHERE name = ? AND version = ?"
+_GARBAGE = (KeyError, TypeError, AttributeError)  # what JSON of another form leads to
 _NAMES = "SELECT name FROM registered_model_aliases WHERE alias = ? ORDER BY name"
 
 
 @dataclass(frozen=True)
 class ChampionRef:
-    """The version that serves; ``package`` and ``reference`` are relative to the home folder."""
+    """The version that serves; ``package`` is relative to the home folder."""
 
     version: str
     package: str
     fingerprint: str
-    reference: str
 
 
 class ChampionReader:
@@ -68,7 +71,7 @@ class ChampionReader:
                 f"Champion {pipeline} version {version} has no tag {', '.join(missing)}: it was registered by other "
                 f"means. Move the alias back with: ferroflow models rollback {pipeline} --why '…'"
             )
-        return ChampionRef(version, tags[TAG_PACKAGE], tags[TAG_FINGERPRINT], tags.get(TAG_REFERENCE, ""))
+        return ChampionRef(version, tags[TAG_PACKAGE], tags[TAG_FINGERPRINT])
 
     def pipelines(self) -> list[str]:
         """Names of all pipelines that have a champion, sorted.
@@ -82,10 +85,13 @@ class ChampionReader:
         token = ""
         while True:
             page = self._get("registered-models/search", {"max_results": "1000", "page_token": token}) or {}
-            for model in page.get("registered_models", []):
-                if any(alias.get("alias") == ALIAS for alias in model.get("aliases", [])):
-                    names.append(model["name"])
-            token = page.get("next_page_token", "")
+            try:
+                for model in page.get("registered_models", []):
+                    if any(alias.get("alias") == ALIAS for alias in model.get("aliases", [])):
+                        names.append(str(model["name"]))
+                token = str(page.get("next_page_token", ""))
+            except _GARBAGE as error:
+                raise self._not_mlflow() from error
             if not token:
                 return sorted(names)
 
@@ -116,22 +122,43 @@ class ChampionReader:
         answer = self._get("registered-models/alias", {"name": pipeline, "alias": ALIAS})
         if answer is None:
             return None
-        version = answer["model_version"]
-        return str(version["version"]), {tag["key"]: tag.get("value", "") for tag in version.get("tags", [])}
+        try:
+            version = answer["model_version"]
+            return str(version["version"]), {tag["key"]: tag.get("value", "") for tag in version.get("tags", [])}
+        except _GARBAGE as error:
+            raise self._not_mlflow() from error
 
     def _get(self, path: str, query: dict[str, str]) -> dict[str, Any] | None:
         given = urllib.parse.urlencode({key: value for key, value in query.items() if value})
-        address = f"{self.uri.rstrip('/')}/api/2.0/mlflow/{path}?{given}"
+        # The address that is asked, and may be told in an error, has no credentials: they go into a header.
+        place = public(self.uri)
         try:
-            with urllib.request.urlopen(address, timeout=self.timeout) as answer:
-                found: dict[str, Any] = json.load(answer)
-                return found
+            address = f"{place.rstrip('/')}/api/2.0/mlflow/{path}?{given}"
+            asked = urllib.request.Request(address, headers=_authorization(self.uri))
+            with urllib.request.urlopen(asked, timeout=self.timeout) as answer:
+                found = json.load(answer)
         except urllib.error.HTTPError as error:
             if _says_none(error):
                 return None
-            raise RegistryError(f"The registry at {self.uri} answered {error.code}. See its log.") from error
-        except (OSError, ValueError) as error:
-            raise RegistryError(f"The registry at {self.uri} does not answer: {error}.") from error
+            raise RegistryError(f"The registry at {place} answered {error.code}. See its log.") from error
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            told = str(error) or type(error).__name__
+            raise RegistryError(f"The registry at {place} does not answer: {told}.") from error
+        if not isinstance(found, dict):
+            raise self._not_mlflow()
+        return found
+
+    def _not_mlflow(self) -> RegistryError:
+        return RegistryError(f"What answers at {public(self.uri)} is no MLflow. Is FERROFLOW_TRACKING_URI right?")
+
+
+def _authorization(uri: str) -> dict[str, str]:
+    """The header for a user name and password in an address; empty without."""
+    parts = urllib.parse.urlsplit(uri)
+    if parts.username is None:
+        return {}
+    pair = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
+    return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
 
 
 def default_uri(home: Home) -> str:
@@ -145,7 +172,9 @@ def _says_none(error: urllib.error.HTTPError) -> bool:
         return False
     try:
         told = json.load(error)
-    except ValueError:
+    except (ValueError, OSError, http.client.HTTPException):
+        return False
+    if not isinstance(told, dict):
         return False
     missing = told.get("error_code") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-    return missing and ("alias" in told.get("message", "") or "not found" in told.get("message", ""))
+    return missing and any(part in str(told.get("message")) for part in ("alias", "not found"))

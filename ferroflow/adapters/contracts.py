@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +19,13 @@ from ferroflow.core.spec import Classification, PipelineSpec
 FieldType = Literal["number", "integer", "text", "time"]
 
 
-def serving_contract(spec: PipelineSpec, model: TrainedModel, lineage: dict[str, str]) -> ServingContract:
+def serving_contract(
+    spec: PipelineSpec, model: TrainedModel, lineage: dict[str, str], *, seen: Sequence[str] = ()
+) -> ServingContract:
     """What the service has to know about a trained model.
+
+    Args:
+        seen: the classes among the training rows, for a target whose values the schema does not list.
 
     Raises:
         SpecError: an input is no column of the schema, or of a type that a request cannot carry.
@@ -39,15 +44,20 @@ def serving_contract(spec: PipelineSpec, model: TrainedModel, lineage: dict[str,
         for view in spec.stored
     ]
     paths = tuple(entry.path for entry in spec.request)
+    low, high, classes = _target(spec, schema.columns.get(spec.target.column))
     return ServingContract(
         pipeline=spec.name,
         model=model.candidate,
         fingerprint=model.fingerprint,
         task=spec.target.task,
         target=spec.target.column,
+        target_minimum=low,
+        target_maximum=high,
         positive=spec.target.positive if isinstance(spec.target, Classification) else None,
+        classes=(classes or tuple(seen)) if isinstance(spec.target, Classification) else (),
         time=spec.time if spec.time in spec.inputs else None,
         fields=fields,
+        null_values=spec.source.null_values,
         request_features=paths,
         stored=tuple(stored),
         inputs=model.inputs,
@@ -81,6 +91,23 @@ def _field(spec: PipelineSpec, name: str, column: Any) -> Field:
         choices=choices,
         description=column.description or column.title or "",
     )
+
+
+def _target(spec: PipelineSpec, column: Any) -> tuple[float | None, float | None, tuple[str, ...]]:
+    """Bounds of a quantity, or the classes; what the schema does not say is None and empty."""
+    if column is None:
+        return None, None, ()
+    dtype = column.dtype.type
+    if isinstance(spec.target, Classification):
+        _, _, choices = _limits(column.checks, "text")
+        return None, None, class_names(pl.Series(choices or (), dtype=dtype))
+    low, high, _ = _limits(column.checks, "integer" if dtype.is_integer() else "number")
+    return low, high, ()
+
+
+def class_names(values: pl.Series) -> tuple[str, ...]:
+    """The values of a target column as feedback names them: text, each once, in order."""
+    return tuple(values.drop_nulls().cast(pl.String).unique().sort())
 
 
 def _type(spec: PipelineSpec, name: str, dtype: Any) -> FieldType:

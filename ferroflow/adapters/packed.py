@@ -100,21 +100,6 @@ class PackedStore:
                 found[key] = (event, self._values(connection, layout, packed, features))
         return found
 
-    def views(self) -> list[str]:
-        """The views that hold at least one entity."""
-        connection = self._readable()
-        if connection is None:
-            return []
-        query = "SELECT DISTINCT view FROM layouts WHERE EXISTS (SELECT 1 FROM entries WHERE view = layouts.view)"
-        return sorted(view for (view,) in connection.execute(query))
-
-    def count(self, view: str) -> int:
-        """How many entities the view holds."""
-        connection = self._readable()
-        if connection is None:
-            return 0
-        return int(connection.execute("SELECT count(*) FROM entries WHERE view = ?", (view,)).fetchone()[0])
-
     def watermark(self, view: str) -> int | None:
         """Up to which moment (microseconds since 1970, UTC) the view is complete; None when nobody said."""
         connection = self._readable()

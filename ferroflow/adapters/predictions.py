@@ -123,15 +123,19 @@ class PredictionLog:
         query = f"{_SELECT} WHERE {_MOMENT} >= ? AND {_MOMENT} < ? ORDER BY {_MOMENT}, p.id"
         return _frame(self._query(query, (low, high)))
 
+    def newest(self, until: datetime) -> datetime | None:
+        """The latest event time (UTC) not after ``until`` that a prediction was asked for; None when there is none."""
+        query = (
+            f"SELECT p.event_time FROM predictions p WHERE {_MOMENT} <= ? AND p.event_time IS NOT NULL "
+            f"ORDER BY {_MOMENT} DESC LIMIT 1"
+        )
+        rows = self._query(query, (microseconds(until),))
+        return _EPOCH + timedelta(microseconds=rows[0][0]) if rows else None
+
     def get(self, prediction_id: str) -> dict[str, Any] | None:
         """One prediction with its label, as a row of ``read``; None when it is not here."""
         rows = self._query(f"{_SELECT} WHERE p.id = ?", (prediction_id,))
         return _frame(rows).row(0, named=True) if rows else None
-
-    def count(self) -> tuple[int, int]:
-        """How many predictions and how many labels there are."""
-        found = self._query("SELECT (SELECT count(*) FROM predictions), (SELECT count(*) FROM labels)", ())
-        return found[0] if found else (0, 0)
 
     def close(self) -> None:
         """Let go of the file; it is opened again when needed."""
@@ -141,7 +145,8 @@ class PredictionLog:
     def _query(self, query: str, values: tuple[Any, ...]) -> list[Any]:
         if not self.path.exists():
             return []
-        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=_BUSY_SECONDS)) as connection:
+        address = f"{self.path.absolute().as_uri()}?mode=ro"  # quoted: a home may hold '#', '?' or '%'
+        with closing(sqlite3.connect(address, uri=True, timeout=_BUSY_SECONDS)) as connection:
             try:
                 return connection.execute(query, values).fetchall()
             except sqlite3.OperationalError as error:

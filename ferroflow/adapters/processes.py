@@ -6,7 +6,6 @@ system gives again to somebody else), tells what is ours: ``stop`` ends marked p
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import signal
@@ -25,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ferroflow.adapters import services as catalogue
 from ferroflow.adapters.automations import heartbeat
 from ferroflow.adapters.home import Home
+from ferroflow.adapters.locks import locked
 from ferroflow.adapters.prefect_api import PrefectApi
 from ferroflow.adapters.services import Command
 from ferroflow.adapters.settings import Settings
@@ -106,7 +106,7 @@ class Stack:
             ServiceError: a server did not answer; what was started by this call is stopped again.
         """
         self.home.logs.mkdir(parents=True, exist_ok=True)
-        with _locked(self.home.root / "processes.lock"):
+        with locked(self.home.processes):
             alive = recorded(self.home)
             self._sweep(keep=set(alive))
             missing = [name for name in catalogue.ORDER if name in services and name not in alive]
@@ -123,7 +123,7 @@ class Stack:
         """Stop everything that carries this home's mark: the worker first, then the servers."""
         if not self.home.root.exists():
             return
-        with _locked(self.home.root / "processes.lock"):
+        with locked(self.home.processes):
             self._stop(list(recorded(self.home)))
             self._sweep(keep=set())
             self.home.processes.unlink(missing_ok=True)
@@ -233,7 +233,7 @@ class Stack:
         servers = recorded(self.home)
         # A worker that is told to end together with its server has been seen to survive: it goes first, alone.
         for group in ([name for name in names if name == "worker"], [name for name in names if name != "worker"]):
-            processes = [process for name in group if (process := servers[name].process()) is not None]
+            processes = [process for name in group if name in servers and (process := servers[name].process())]
             if processes:
                 self.tell(f"stopping {', '.join(sorted(group))}")
             _end([child for process in processes for child in _tree(process)], ask=processes)
@@ -244,7 +244,7 @@ class Stack:
         servers = recorded(self.home)
         kept = {os.getpid()}
         for name in keep:
-            if (process := servers[name].process()) is not None:
+            if name in servers and (process := servers[name].process()) is not None:
                 kept |= {child.pid for child in _tree(process)}
         lost = [process for process in marked(MARK, str(self.home.root)) if process.pid not in kept]
         if lost:
@@ -325,14 +325,6 @@ def _end(processes: list[psutil.Process], ask: list[psutil.Process]) -> None:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(left, timeout=_GRACE)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One command at a time starts or stops servers of a home."""
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _path() -> str:

@@ -6,7 +6,6 @@ What a version is, is in its tags: they are given together with the version, so 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import uuid
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ferroflow.adapters.champion import TAG_FINGERPRINT, TAG_PACKAGE, TAG_REFERENCE, default_uri
 from ferroflow.adapters.home import Home
+from ferroflow.adapters.locks import locked
 from ferroflow.core.errors import NotFound, RegistryError
 from ferroflow.core.records import ModelVersion
 
@@ -72,15 +72,6 @@ def client(home: Home) -> MlflowClient:
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-@contextmanager
-def lock(home: Home, name: str) -> Iterator[None]:
-    """One process at a time; the lock dies with its holder."""
-    home.mlflow.mkdir(parents=True, exist_ok=True)
-    with (home.mlflow / f".{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def versions(pipeline: str, home: Home) -> list[ModelVersion]:
     """All versions of a pipeline, oldest first; those that did not load are left out.
 
@@ -125,12 +116,8 @@ def aliases(pipeline: str, home: Home) -> dict[str, str]:
 
 def champion(pipeline: str, home: Home) -> ModelVersion | None:
     """The version that serves, or None."""
-    return _by_alias(pipeline, CHAMPION, home)
-
-
-def challenger(pipeline: str, home: Home) -> ModelVersion | None:
-    """The version registered last that has not been promoted, or None."""
-    return _by_alias(pipeline, CHALLENGER, home)
+    number = aliases(pipeline, home).get(CHAMPION)
+    return None if number is None else version(pipeline, number, home)
 
 
 def set_alias(pipeline: str, alias: str, number: str, home: Home) -> None:
@@ -170,11 +157,6 @@ def told(what: str) -> Iterator[None]:
         raise RegistryError(f"The model registry could not {what}: {error}") from error
 
 
-def _by_alias(pipeline: str, alias: str, home: Home) -> ModelVersion | None:
-    number = aliases(pipeline, home).get(alias)
-    return None if number is None else version(pipeline, number, home)
-
-
 def _absent(home: Home) -> bool:
     """There is no registry yet, and asking shall not make one."""
     uri = default_uri(home)
@@ -189,7 +171,7 @@ def _create(home: Home) -> None:
     path = home.mlflow / "mlflow.db"
     if path.exists():
         return
-    with lock(home, "create"):
+    with locked(path):
         if path.exists():
             return
         for left in home.mlflow.glob(".mlflow-*.tmp*"):

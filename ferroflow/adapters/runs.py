@@ -21,6 +21,7 @@ import polars as pl
 from ferroflow.adapters.champion import TAG_FINGERPRINT
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.registry import TAG_UNUSABLE, load_mlflow, told
+from ferroflow.core.errors import VersionUnusable
 from ferroflow.core.records import Split, TrainedModel
 
 logger = logging.getLogger(__name__)
@@ -140,13 +141,16 @@ def download(pipeline: str, number: str, folder: Path, home: Home) -> Path:
     """Fetch a version's graph as a stranger would; its path below ``folder``.
 
     Raises:
-        RegistryError: there is no such version, or it has no graph.
+        RegistryError: the registry does not give it back.
+        VersionUnusable: it has no graph.
     """
     mlflow = load_mlflow(home)
     with told(f"give back version {number} of {pipeline}"):
         fetched = Path(mlflow.artifacts.download_artifacts(f"models:/{pipeline}/{number}", dst_path=str(folder)))
-        if not (found := sorted(fetched.rglob("*.onnx"))):
-            raise OSError(f"no ONNX file among its {len(list(fetched.rglob('*')))} artifacts")
+    if not (found := sorted(fetched.rglob("*.onnx"))):
+        raise VersionUnusable(
+            f"Version {number} of {pipeline} has no ONNX file among its {len(list(fetched.rglob('*')))} artifacts."
+        )
     return found[0]
 
 

@@ -88,7 +88,7 @@ def free_ports(settings: Settings, names: set[str]) -> tuple[dict[str, int], lis
     for name in sorted(names & wanted.keys()):
         ports[name] = wanted[name]
         if wanted[name] in list(ports.values())[:-1] or not _free(wanted[name]):
-            ports[name] = _any_port(set(ports.values()) | set(wanted.values()))
+            ports[name] = any_port(set(ports.values()) | set(wanted.values()))
             told.append(f"Port {wanted[name]} is taken: {name} uses {ports[name]}. (Setting: {name}_port)")
     return ports, told
 
@@ -141,7 +141,8 @@ def _answers(port: int) -> bool:
         return probe.connect_ex((LOOPBACK, port)) == 0
 
 
-def _any_port(taken: set[int]) -> int:
+def any_port(taken: set[int]) -> int:
+    """A free port of the system's choice that is not in ``taken``."""
     while True:
         with socket.socket() as probe:
             probe.bind((LOOPBACK, 0))

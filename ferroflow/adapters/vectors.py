@@ -60,17 +60,6 @@ class Vectors:
     """View -> rows whose entity's values are older than the time-to-live, or from the future."""
 
 
-def build(
-    contract: ServingContract,
-    rows: pl.DataFrame,
-    store: Store | None,
-    request: Sequence[RequestFeatures] | None = None,
-    now: datetime | None = None,
-) -> pl.DataFrame:
-    """Model inputs of request rows; see ``assemble``."""
-    return assemble(contract, rows, store, request, now).frame
-
-
 def assemble(
     contract: ServingContract,
     rows: pl.DataFrame,

@@ -77,7 +77,7 @@ def demo(
 def run(
     pipeline: Pipeline,
     as_of: Annotated[
-        str | None, typer.Option("--as-of", help="The moment to run for. [default: the spec's, or now]")
+        str | None, typer.Option("--as-of", help="The moment to run for. [default: the spec's, or the present hour]")
     ] = None,
     minutes: Annotated[float | None, typer.Option("--minutes", min=0.05, help="Time for tuning and training.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ferroflow.adapters.home import Home
+from ferroflow.core.records import Deployment
 
 
 def list_models(home: Home, pipeline: str | None, as_json: bool) -> None:
@@ -36,11 +37,13 @@ def list_models(home: Home, pipeline: str | None, as_json: bool) -> None:
 
 
 def history(home: Home, pipeline: str, as_json: bool) -> None:
-    """Print the deployment ledger of a pipeline.
+    """Print the deployment ledger of a pipeline, and whether the champion's alias is where the ledger says.
 
     Raises:
         UnknownPipeline: no pipeline of that name.
     """
+    from rich.console import Console
+
     from ferroflow.adapters import pipelines
     from ferroflow.adapters.ledger import Ledger
 
@@ -57,6 +60,20 @@ def history(home: Home, pipeline: str, as_json: bool) -> None:
         ],
         f"Nothing was promoted yet. Make a model with: ferroflow run {pipeline}",
     )
+    if strayed := _strayed(home, pipeline, lines):
+        Console().print(strayed, markup=False)
+
+
+def _strayed(home: Home, pipeline: str, lines: list[Deployment]) -> str:
+    """What to say of an alias that is not where the ledger says; "" when it is."""
+    from ferroflow.adapters import registry
+    from ferroflow.adapters.ledger import serving
+
+    pointed, line = registry.aliases(pipeline, home).get(registry.CHAMPION), serving(lines)
+    if pointed == (line and line.version):
+        return ""
+    where = f"version {pointed}" if pointed else "no version"
+    return f"The champion's alias points to {where}, moved outside the ledger."
 
 
 def rollback(home: Home, pipeline: str, why: str, as_json: bool) -> None:

@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from rich.console import Console
 from rich.table import Table
@@ -16,7 +17,9 @@ from ferroflow.adapters.home import Home
 from ferroflow.adapters.processes import OWNER, addresses, end_abandoned_servers, owner
 from ferroflow.adapters.settings import Settings
 from ferroflow.core.durations import duration
+from ferroflow.core.errors import UsageError
 from ferroflow.core.spec import ByColumn, PipelineSpec
+from ferroflow.core.splits import windows
 
 if TYPE_CHECKING:
     from flows.run import RunReport
@@ -32,8 +35,14 @@ def run_pipeline(
 
     Raises:
         UnknownPipeline: no pipeline of that name.
+        UsageError: it is to be simulated and has no simulator.
     """
     spec = pipelines.load(name)
+    if settings.simulate and spec.source.simulator is None:
+        raise UsageError(
+            f"Pipeline {name!r} has no simulator. Leave --simulate (FERROFLOW_SIMULATE) out: files then come from "
+            "FERROFLOW_MIRROR and their public addresses. Or name a simulator in its Source."
+        )
     if dry_run:
         _print_plan(plan(settings, spec, as_of, minutes), as_json)
         return
@@ -68,7 +77,10 @@ def prepare(settings: Settings) -> None:
 # ------------------------------------------------------------------------------------------------------------ dry run
 def plan(settings: Settings, spec: PipelineSpec, as_of: datetime | None, minutes: float | None) -> dict[str, Any]:
     """What a run would read, split and search."""
-    moment = as_of or spec.as_of or datetime.now(UTC)
+    from flows.parameters import budget, start
+
+    moment = as_of or start(spec, datetime.now(UTC))
+    seconds = budget(minutes)
     history = duration(spec.source.history)
     files = spec.source.files.files(moment - history, moment)
     return {
@@ -82,7 +94,7 @@ def plan(settings: Settings, spec: PipelineSpec, as_of: datetime | None, minutes
         "features": [entry.name for entry in spec.stored] + [entry.name for entry in spec.request],
         "candidates": [candidate.name for candidate in spec.candidates] + ["baseline"],
         "trials": spec.tuning.trials,
-        "seconds": spec.tuning.seconds if minutes is None else minutes * 60,
+        "seconds": spec.tuning.seconds if seconds is None else seconds,
         "gates": [gate.name for gate in spec.gates],
     }
 
@@ -106,14 +118,16 @@ def _windows(spec: PipelineSpec, moment: datetime) -> dict[str, str]:
             "validation": f"{split.validation:.0%} of the other rows",
             "train": "the rest",
         }
-    test = moment - duration(split.test)
-    validation = test - duration(split.validation)
-    first = "all before" if split.train is None else f"{validation - duration(split.train):%Y-%m-%d}"
-    return {
-        "train": f"{first} … {validation:%Y-%m-%d}",
-        "validation": f"{validation:%Y-%m-%d} … {test:%Y-%m-%d}",
-        "test": f"{test:%Y-%m-%d} … {moment:%Y-%m-%d}",
-    }
+    zone = ZoneInfo(spec.source.timezone)
+    found = windows(split, moment, spec.source.timezone)
+    return {part: f"{_told(start, zone)} … {_told(end, zone)}" for part, (start, end) in found.items()}
+
+
+def _told(moment: datetime | None, zone: ZoneInfo) -> str:
+    if moment is None:
+        return "all before"
+    local = moment.astimezone(zone)
+    return f"{local:%Y-%m-%d %H:%M}" if (local.hour, local.minute) != (0, 0) else f"{local:%Y-%m-%d}"
 
 
 def _print_plan(planned: dict[str, Any], as_json: bool) -> None:

@@ -6,7 +6,7 @@ The endpoint and batch prediction read values by this one way. Pure: the standar
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,23 +32,30 @@ def label(contract: ServingContract, value: Any) -> float:
     """
     if contract.task == "regression":
         return _number(Field(name=contract.target, type="number"), value)
-    if isinstance(value, str) and value.strip():
+    known = contract.classes or (contract.positive,)
+    if isinstance(value, str) and value.strip() in known:
         return 1.0 if value.strip() == contract.positive else 0.0
-    if isinstance(value, bool) or value not in (0, 1):
-        raise BadValue(f"the class as text, or 1 for {contract.positive!r} and 0 for the other, is expected")
+    if isinstance(value, bool | str) or value not in (0, 1):
+        listed = ", ".join(repr(name) for name in known)
+        raise BadValue(f"no class; {listed}, or 1 for {contract.positive!r} and 0 for the other, is expected")
     return float(value)
 
 
-def cell(field: Field, value: Any) -> Any:
+def cell(field: Field, value: Any, null_values: Sequence[str] = ("",)) -> Any:
     """One value of a request, checked: float, int, text, UTC time or None.
+
+    A text loses the blanks around it and is missing when it is one of ``null_values``, as in validation.
 
     Raises:
         BadValue: it is not what the field says.
     """
+    if field.type == "text" and isinstance(value, str):
+        value = value.strip()
+        value = None if value in null_values else value
     if value is None:
         if field.nullable:
             return None
-        raise BadValue(f"null, but {_expected(field)} is expected")
+        raise BadValue(f"nothing, but {_expected(field)} is expected")
     return _CHECKS[field.type](field, value)
 
 

@@ -44,9 +44,13 @@ class ServingContract(_Part):
     fingerprint: str  # of the trained model
     task: Literal["regression", "classification"]
     target: str
+    target_minimum: float | None = None  # inclusive, by the schema: labels outside are kept, and judge nothing
+    target_maximum: float | None = None
     positive: str | None = None
+    classes: tuple[str, ...] = ()  # all values of a class, as text; empty: not known when the model was packaged
     time: str | None = None  # the request field that is the event time (ISO 8601, an offset or UTC)
     fields: tuple[Field, ...]
+    null_values: tuple[str, ...] = ("",)  # what a text says (without the blanks around it) when it is missing
     request_features: tuple[str, ...] = ()  # "module:name"
     stored: tuple[StoredView, ...] = ()
     inputs: dict[str, Literal["float", "int", "text"]]  # of the ONNX graph, in order

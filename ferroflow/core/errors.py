@@ -14,7 +14,8 @@
     │   ├── SchemaError          a column is missing, or a whole column has the wrong type
     │   └── RowsLost             rows in are not rows accepted + rows quarantined
     ├── ModelError (4)           no candidate trained, an export differs from its model
-    ├── RegistryError (5)        the registry refuses, or a version does not load
+    ├── RegistryError (5)        the registry refuses or is away
+    │   └── VersionUnusable      a version does not load, or answers otherwise than its package
     ├── ServiceError (6)         a server did not start, or did not answer
     └── PromiseBroken (7)        the demonstration ran, and one of its promises failed
 
@@ -91,9 +92,13 @@ class ModelError(FerroflowError):
 
 
 class RegistryError(FerroflowError):
-    """The registry refuses, or a registered version does not load."""
+    """The registry refuses or is away, or a registered version does not load."""
 
     exit_code = 5
+
+
+class VersionUnusable(RegistryError):
+    """A registered version does not load, or answers otherwise than its package."""
 
 
 class ServiceError(FerroflowError):

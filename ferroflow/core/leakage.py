@@ -32,7 +32,8 @@ def find_leaks(frame: pl.DataFrame, target: str, inputs: Sequence[str], positive
     if known[target].n_unique() < 2 or known.height < _FEWEST:
         return []
     same = [name for name in inputs if name != target and _equals(known, name, target)]
-    answer = known[target].cast(pl.Float64) if positive is None else (known[target] == positive).cast(pl.Float64)
+    values = known[target] if positive is None else known[target].cast(pl.String) == positive
+    answer = values.cast(pl.Float64)
     numbers = {name: known[name].cast(pl.Float64) for name in inputs if known[name].dtype.is_numeric()}
     linear = [name for name, column in numbers.items() if name not in same and _linear(column, answer)]
     told = {*same, *linear}

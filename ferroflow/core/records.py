@@ -160,6 +160,7 @@ class Verdict(Record):
 
     passed: bool
     gates: tuple[GateResult, ...]
+    against: str | None = None  # the champion's version then; "": there was none; None: not said
 
     @property
     def reason(self) -> str:
@@ -230,6 +231,9 @@ class MonitorReport(Record):
     windows: tuple[dict[str, Any], ...]  # each window's start, rows, live, expected, ratio, worse
     alarm: Literal["none", "performance", "drift", "staleness"]
     why: str
+    labels_outside: int = (
+        0  # labels outside the target's bounds: in the log, not in ``labelled``, and judged by nothing
+    )
     html: str | None = None  # the Evidently report, when there was something to look at
 
 

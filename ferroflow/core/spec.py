@@ -302,7 +302,9 @@ class PipelineSpec:
     ``derive(rows, references)`` adds columns (target, UTC time, joined reference data) and may neither drop nor
     reorder rows. ``inputs`` are the fields of a request: nothing else is known at prediction time, and features can
     see nothing else. ``categorical`` are those model inputs that are names, not quantities.
-    ``as_of`` is the moment runs are made for unless another is given (None: now).
+    ``as_of`` makes the pipeline a replay of the past: training is made for that moment unless another is given, and its
+    clock starts there and moves on with the event times that the service is asked for. None: the clock is the present
+    hour.
     """
 
     name: str
@@ -360,6 +362,11 @@ class PipelineSpec:
     def time(self) -> str | None:
         """The event-time column, if there is one."""
         return self.source.time
+
+    @property
+    def timed(self) -> bool:
+        """Whether rows have a time, so that the moment of a run decides which of them are known."""
+        return bool(self.target.known_at or self.source.time)
 
     def monitor(self, kind: type[Any]) -> Any:
         """The monitor of that class, or None."""

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.processes import Stack, signals_end
+from ferroflow.adapters.services import any_port
 from ferroflow.adapters.settings import Settings
 from ferroflow.adapters.storage import atomic_bytes
 from ferroflow.core.demonstration import Demonstration
@@ -66,13 +67,10 @@ def _world(
     settings: Settings, spec: PipelineSpec, story: Demonstration, home: Home, screen: Screen
 ) -> tuple[Settings, World]:
     """Real files when they can be had; else the simulator, and it is said."""
+    prefect = any_port(set())  # whatever is free: a story that runs beside `ferroflow up` must not take its ports
+    ports = {"prefect_port": prefect, "service_port": any_port({prefect})}
     inner = settings.model_copy(
-        update={
-            "home": home.root,
-            "prefect_port": settings.prefect_port + 100,
-            "service_port": settings.service_port + 100,
-            "minutes": settings.minutes or _SEARCH_MINUTES,
-        }
+        update={"home": home.root, "minutes": settings.minutes or _SEARCH_MINUTES, **ports},
     )
     try:
         return inner, World.open(spec, story, home, inner)

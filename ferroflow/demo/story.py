@@ -23,6 +23,7 @@ from ferroflow.demo.replay import Load, Replay, wait_until_served
 from ferroflow.demo.screen import Screen
 from ferroflow.demo.world import World
 from ferroflow.stations import features, ingest, skew, validate
+from tasks.downloads import told_by
 
 HOUR = timedelta(hours=1)
 RETRAIN_PATIENCE = 240.0  # seconds from the event to a line in the ledger
@@ -47,7 +48,9 @@ class Story:
     def data(self) -> None:
         """Dirty files arrive; every row is accounted for."""
         as_of = self.world.story.start
-        snapshot = ingest.ingest(self.spec, as_of, self.home, now=datetime.now(UTC), settings=self.settings)
+        told = told_by(self.screen.say)
+        now = datetime.now(UTC)
+        snapshot = ingest.ingest(self.spec, as_of, self.home, now=now, settings=self.settings, progress=told)
         self.validated = checked = validate.validate(self.spec, snapshot, self.home)
         origins = sorted({part.origin for part in snapshot.parts})
         self.told["data"] = {"source": "+".join(origins), "files": [part.file for part in snapshot.parts]}
@@ -73,7 +76,9 @@ class Story:
         if not report.promoted:
             raise ServiceError(f"The first model was not promoted: {report.verdict.reason}. Nothing can be served.")
         self.told["quality"] = dict(report.quality)
-        self.screen.say(f"version {report.version} is registered, packaged as a Bento, and champion")
+        self.screen.say(
+            f"version {report.version} is registered, champion{', and packaged as a Bento' * bool(report.bento)}"
+        )
 
     def serve(self, address: str) -> None:
         """The service takes the champion up by itself."""

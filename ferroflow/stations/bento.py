@@ -73,7 +73,7 @@ def _bundle(spec: PipelineSpec, version: ModelVersion, folder: Path, home: Home)
             shutil.copyfile(package / file, folder / file)
         elif not file.endswith(".md"):
             raise ModelError(f"Version {version.version} of {spec.name} has no {file} in {version.package}.")
-    note = {"version": version.version, "fingerprint": version.fingerprint, "reference": version.reference}
+    note = {"version": version.version, "fingerprint": version.fingerprint}
     (folder / "version.json").write_text(json.dumps(note))
     if home.online(spec.name).is_file():
         bento.copy_database(home.online(spec.name), folder / "online.db")

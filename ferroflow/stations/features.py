@@ -6,31 +6,25 @@ joins the stored features point in time), ``materialize`` puts the latest stored
 
 from __future__ import annotations
 
-import inspect
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
-import orjson
 import polars as pl
 
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.packed import PackedStore, Row
-from ferroflow.adapters.storage import atomic_bytes, atomic_parquet, read_record, write_record
-from ferroflow.core.errors import DataError, EmptySource, LeakageError, NotFound, RowsLost, SpecError
+from ferroflow.adapters.storage import atomic_parquet, read_record, write_record
+from ferroflow.core.errors import DataError, EmptySource, LeakageError, RowsLost, SpecError
 from ferroflow.core.features import AVAILABLE_AT, RequestFeatures, StoredFeatures
-from ferroflow.core.fingerprint import file_digest, fingerprint
+from ferroflow.core.fingerprint import fingerprint
 from ferroflow.core.leakage import find_leaks
 from ferroflow.core.records import FeatureTable, Validated
 from ferroflow.core.spec import ByColumn, Classification, NoWorseSlice, PipelineSpec
-
-logger = logging.getLogger(__name__)
+from ferroflow.stations import offline
 
 ROW = "row_id"
-INGESTED_AT = "ingested_at"
 _EVENT_TIMESTAMP = "event_timestamp"
-_VERSION = "features/1"  # changes when the code here gives another table for the same description
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # ------------------------------------------------------------------------------------------------------- offline store
@@ -44,51 +38,8 @@ def refresh_offline(spec: PipelineSpec, validated: Validated, as_of: datetime, h
     """
     if not spec.stored:
         return {}
-    place = home.offline(spec.name)
-    manifest = place / "manifest.json"
-    wanted = fingerprint(_VERSION, validated.fingerprint, _moment(as_of), _definitions(spec))
-    done = _counts(manifest, wanted)
-    if done is not None:
-        return done
-    manifest.unlink(missing_ok=True)  # while files are replaced nothing vouches for them
-    rows = _known(_accepted(validated, home), spec, as_of)
-    ingested_at = rows.select(pl.col(INGESTED_AT).max()).collect().item()
-    counts = {}
-    for view in spec.stored:
-        table = _stored_rows(view, rows, as_of, ingested_at)
-        atomic_parquet(place / f"{view.name}.parquet", table)
-        counts[view.name] = table.height
-    atomic_bytes(manifest, orjson.dumps({"fingerprint": wanted, "as_of": _moment(as_of), "views": counts}))
-    logger.info("offline store of %s: %s", spec.name, counts)
-    return counts
-
-
-def _stored_rows(view: StoredFeatures, rows: pl.LazyFrame, as_of: datetime, ingested_at: datetime) -> pl.DataFrame:
-    available = pl.col(AVAILABLE_AT).dt.cast_time_unit("us")
-    features = view.outputs(rows.collect_schema())
-    return (
-        view.compute(rows)
-        .with_columns(available)
-        .filter(available <= as_of)
-        .select(
-            view.entity,
-            AVAILABLE_AT,
-            pl.lit(ingested_at, dtype=pl.Datetime("us", "UTC")).alias(INGESTED_AT),
-            *(pl.col(name).cast(pl.Float64).fill_nan(None) for name in features),
-        )
-        .sort(AVAILABLE_AT, view.entity)
-        .collect()
-    )
-
-
-def _counts(manifest: Path, wanted: str) -> dict[str, int] | None:
-    """Rows of each view as the manifest has them; None when it vouches for something else, or a file is gone."""
-    if not manifest.is_file():
-        return None
-    told = orjson.loads(manifest.read_bytes())
-    counts: dict[str, int] = told["views"]
-    whole = all((manifest.parent / f"{view}.parquet").is_file() for view in counts)
-    return counts if whole and told["fingerprint"] == wanted else None
+    with offline.hold(spec, home):
+        return offline.refresh(spec, validated, as_of, home)
 
 
 # -------------------------------------------------------------------------------------------------------- online store
@@ -103,20 +54,19 @@ def materialize(spec: PipelineSpec, as_of: datetime, home: Home) -> dict[str, in
         View -> rows written.
 
     Raises:
-        NotFound: the offline store was never written.
+        NotFound: the offline store was never computed for ``as_of`` or later.
         DataError: a row that was written cannot be read back.
     """
+    if not spec.stored:
+        return {}
     written = {}
-    for view in spec.stored:
-        path = home.offline(spec.name) / f"{view.name}.parquet"
-        if not path.is_file():
-            raise NotFound(
-                f"Pipeline {spec.name!r} has no stored features {view.name!r} offline. Train or ingest it first."
-            )
-        latest = _latest(pl.scan_parquet(path), view, as_of)
+    with offline.hold(spec, home):
+        offline.bring_to(spec, as_of, home)
         with PackedStore(home.online(spec.name)) as store:
-            written[view.name] = _put(store, view, latest)
-            store.advance(view.name, _microseconds(as_of))
+            for view in spec.stored:
+                rows = pl.scan_parquet(home.offline(spec.name) / f"{view.name}.parquet")
+                written[view.name] = _put(store, view, _latest(rows, view, as_of))
+                store.advance(view.name, _microseconds(as_of))
     return written
 
 
@@ -124,13 +74,13 @@ def _latest(rows: pl.LazyFrame, view: StoredFeatures, as_of: datetime) -> pl.Dat
     """One row an entity: the latest that may be used at ``as_of``."""
     fresh = pl.col(AVAILABLE_AT).is_between(as_of - view.ttl, as_of)
     ordered = rows.filter(fresh & pl.col(view.entity).is_not_null()).sort(
-        AVAILABLE_AT, INGESTED_AT, maintain_order=True
+        AVAILABLE_AT, offline.INGESTED_AT, maintain_order=True
     )
     return ordered.unique(view.entity, keep="last", maintain_order=True).collect()
 
 
 def _put(store: PackedStore, view: StoredFeatures, latest: pl.DataFrame) -> int:
-    features = [name for name in latest.columns if name not in (view.entity, AVAILABLE_AT, INGESTED_AT)]
+    features = [name for name in latest.columns if name not in (view.entity, AVAILABLE_AT, offline.INGESTED_AT)]
     written = store.write(view.name, features, _packed_rows(view, latest, features))
     found = store.read(view.name, latest[view.entity].to_list(), features)
     moments = zip(latest[view.entity], latest[AVAILABLE_AT].dt.timestamp("us"), strict=True)
@@ -144,7 +94,7 @@ def _put(store: PackedStore, view: StoredFeatures, latest: pl.DataFrame) -> int:
 
 
 def _packed_rows(view: StoredFeatures, latest: pl.DataFrame, features: Sequence[str]) -> Iterator[Row]:
-    times = [pl.col(AVAILABLE_AT).dt.timestamp("us"), pl.col(INGESTED_AT).dt.timestamp("us")]
+    times = [pl.col(AVAILABLE_AT).dt.timestamp("us"), pl.col(offline.INGESTED_AT).dt.timestamp("us")]
     for key, event, created, *values in latest.select(view.entity, *times, *features).iter_rows():
         yield key, event, created, values
 
@@ -166,11 +116,12 @@ def build_features(spec: PipelineSpec, validated: Validated, as_of: datetime, ho
     name = _table_fingerprint(spec, validated, as_of)
     place = home.data(spec.name) / "tables"
     made = read_record(place / f"{name}.json", FeatureTable)
-    if made is not None and home.absolute(made.path).is_file():
-        return made
-    views = refresh_offline(spec, validated, as_of, home)
-    rows = _labelled(spec, validated, as_of, home)
-    inputs = _typed(spec, _model_inputs(spec, rows, home))
+    with offline.hold(spec, home) if spec.stored else nullcontext():  # nobody swaps the files before they are joined
+        views = offline.refresh(spec, validated, as_of, home) if spec.stored else {}
+        if made is not None and home.absolute(made.path).is_file():
+            return made
+        rows = _labelled(spec, validated, as_of, home)
+        inputs = _typed(spec, _model_inputs(spec, rows, home))
     table = _assemble(spec, rows, inputs)
     _refuse_leaks(spec, table, inputs.columns)
     atomic_parquet(place / f"{name}.parquet", table)
@@ -206,7 +157,8 @@ def _computed(features: RequestFeatures, seen: pl.DataFrame, spec: PipelineSpec)
 
 
 def _labelled(spec: PipelineSpec, validated: Validated, as_of: datetime, home: Home) -> pl.DataFrame:
-    rows = _known(_accepted(validated, home), spec, as_of).filter(pl.col(spec.target.column).is_not_null())
+    rows = offline.known(offline.accepted(validated, home), spec, as_of)
+    rows = rows.filter(pl.col(spec.target.column).is_not_null())
     known = rows.collect_schema().names()
     wanted = [ROW, spec.target.column, *([spec.time] if spec.time else []), *spec.inputs]
     missing = [column for column in wanted if column not in known]
@@ -216,7 +168,8 @@ def _labelled(spec: PipelineSpec, validated: Validated, as_of: datetime, home: H
     frame = rows.select(list(dict.fromkeys([*wanted, *beside]))).collect()
     if frame.is_empty():
         raise EmptySource(
-            f"Pipeline {spec.name!r} has no row whose target was known by {_moment(as_of)}. Give a later --as-of."
+            f"Pipeline {spec.name!r} has no row whose target was known by {offline.moment(as_of)}. "
+            "Give a later --as-of."
         )
     return frame
 
@@ -313,21 +266,6 @@ def _record(spec: PipelineSpec, validated: Validated, as_of: datetime, inputs: p
     )
 
 
-# ------------------------------------------------------------------------------------------------------------ the rows
-
-
-def _accepted(validated: Validated, home: Home) -> pl.LazyFrame:
-    if not validated.accepted:
-        raise EmptySource(f"Pipeline {validated.pipeline!r} has no accepted rows. Look at: ferroflow quarantine.")
-    return pl.scan_parquet([home.absolute(path) for path in validated.accepted])
-
-
-def _known(rows: pl.LazyFrame, spec: PipelineSpec, as_of: datetime) -> pl.LazyFrame:
-    """Rows whose target was known at ``as_of``; all of them where nothing has a time."""
-    column = spec.target.known_at or spec.time
-    return rows if column is None else rows.filter(pl.col(column) <= as_of)
-
-
 def _slices(spec: PipelineSpec) -> tuple[str, ...]:
     return tuple(dict.fromkeys(gate.column for gate in spec.gates if isinstance(gate, NoWorseSlice)))
 
@@ -342,31 +280,15 @@ def _beside(spec: PipelineSpec) -> list[str]:
 
 def _table_fingerprint(spec: PipelineSpec, validated: Validated, as_of: datetime) -> str:
     return fingerprint(
-        _VERSION,
+        offline.VERSION,
         validated.fingerprint,
-        _moment(as_of),
+        offline.moment(as_of) if spec.timed else None,
         spec.inputs,
         spec.categorical,
         [spec.target.column, spec.target.known_at, spec.time],
         _beside(spec),
-        _definitions(spec),
+        offline.definitions(spec),
     )
-
-
-def _definitions(spec: PipelineSpec) -> list[Mapping[str, object]]:
-    """The features by name and by the text of their modules: another line there makes another table."""
-    return [
-        {
-            "name": part.name,
-            "code": file_digest(Path(inspect.getfile(part.function))),
-            "lookup": [part.entity, part.on, part.ttl.total_seconds()] if isinstance(part, StoredFeatures) else [],
-        }
-        for part in spec.features
-    ]
-
-
-def _moment(as_of: datetime) -> str:
-    return as_of.astimezone(UTC).isoformat()
 
 
 def _microseconds(moment: datetime) -> int:

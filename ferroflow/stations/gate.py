@@ -17,4 +17,5 @@ def judge(spec: PipelineSpec, evaluation: Evaluation) -> Verdict:
         parent=evaluation.fingerprint,
         passed=all(result.passed for result in results),
         gates=results,
+        against=evaluation.champion_version or "",
     )

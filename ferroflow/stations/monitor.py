@@ -22,7 +22,7 @@ from ferroflow.core.fingerprint import fingerprint
 from ferroflow.core.records import ColumnDrift, Decision, ModelVersion, MonitorReport
 from ferroflow.core.spec import InputDrift, Performance, PipelineSpec, Staleness
 from ferroflow.core.splits import before
-from ferroflow.stations.live import live_rows
+from ferroflow.stations.live import label_bounds, left_out, live_rows
 
 Alarm = Literal["none", "performance", "drift", "staleness"]
 
@@ -76,8 +76,9 @@ def monitor_version(
             f"is incomplete. Evaluate and register again: ferroflow run {spec.name}"
         )
     inputs = [name for name in reference.columns if name not in (*_META, spec.time)]
-    live = live_rows(spec, version.version, as_of, home, reference.select(inputs).schema)
-    seen = live.select("id", "target").rows()
+    bounds = label_bounds(version, home)
+    live = live_rows(spec, version.version, as_of, home, reference.select(inputs).schema, bounds)
+    seen = live.select("id", "target", "label_outside").rows()
     name = fingerprint(version.fingerprint, version.version, as_of, seen, repr(spec.monitors))
     folder = home.data(spec.name) / "reports" / name
     done = read_record(folder / "manifest.json", MonitorReport)
@@ -122,6 +123,8 @@ def _judge(
     aged = _age(spec, version, as_of, reference, home)
     if aged and alarm == "none":
         alarm, why = "staleness", f"{aged}; {why}"
+    if outside := int(live["label_outside"].sum()):
+        why += f"; {left_out(outside, label_bounds(version, home))}"
     return _report(spec, as_of, name, version, live, errors=errors, drift=drift, alarm=alarm, why=why)
 
 
@@ -288,6 +291,7 @@ def _report(
         version=version.version if version else None,
         predictions=live.height,
         labelled=live["target"].count() if live.width else 0,
+        labels_outside=int(live["label_outside"].sum()) if live.width else 0,
         drift=drift,
         live=found.get("live"),
         expected=found.get("expected"),

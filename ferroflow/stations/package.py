@@ -6,13 +6,15 @@ import shutil
 import uuid
 from pathlib import Path
 
-from ferroflow.adapters.contracts import serving_contract
+import polars as pl
+
+from ferroflow.adapters.contracts import class_names, serving_contract
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.modelcard import model_card
 from ferroflow.adapters.storage import atomic_bytes, read_record
 from ferroflow.core.errors import ModelError
 from ferroflow.core.records import Evaluation, TrainedModel
-from ferroflow.core.spec import PipelineSpec
+from ferroflow.core.spec import Classification, PipelineSpec
 
 GRAPH = "model.onnx"
 CONTRACT = "serving.json"
@@ -40,7 +42,7 @@ def write_package(spec: PipelineSpec, model: TrainedModel, lineage: dict[str, st
     if not (source / GRAPH).is_file():
         raise ModelError(f"Model {model.fingerprint} has no {GRAPH} below {model.path}. Train it again.")
     told = {"model": model.fingerprint, **({"split": model.parent} if model.parent else {}), **lineage}
-    contract = serving_contract(spec, model, told)
+    contract = serving_contract(spec, model, told, seen=_classes(spec, told, home))
     folder = home.packages(spec.name) / model.fingerprint
     if not folder.is_dir():
         _copy(source, folder)
@@ -79,6 +81,14 @@ def _copy(source: Path, folder: Path) -> None:
 def _write(path: Path, data: bytes) -> None:
     if not path.is_file() or path.read_bytes() != data:
         atomic_bytes(path, data)
+
+
+def _classes(spec: PipelineSpec, lineage: dict[str, str], home: Home) -> tuple[str, ...]:
+    """The classes among the training rows; empty for a quantity, or where the split is gone."""
+    path = home.data(spec.name) / "splits" / lineage.get("split", "") / "train.parquet"
+    if not isinstance(spec.target, Classification) or not path.is_file():
+        return ()
+    return class_names(pl.read_parquet(path, columns=[spec.target.column]).to_series())
 
 
 def _evaluation(spec: PipelineSpec, lineage: dict[str, str], home: Home) -> Evaluation | None:

@@ -19,9 +19,10 @@ from ferroflow.adapters.champion import TAG_FINGERPRINT, TAG_PACKAGE, TAG_REFERE
 from ferroflow.adapters.graph import Graph
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.ledger import Ledger, before, serving
+from ferroflow.adapters.locks import locked
 from ferroflow.adapters.modelcard import summary
 from ferroflow.adapters.registry import TAG_CANDIDATE, TAG_METRICS, TAG_VERDICT
-from ferroflow.core.errors import FerroflowError, NotFound, RegistryError
+from ferroflow.core.errors import FerroflowError, NotFound, RegistryError, VersionUnusable
 from ferroflow.core.records import Deployment, Evaluation, ModelVersion, Split, TrainedModel, Verdict
 from ferroflow.core.spec import PipelineSpec
 from ferroflow.stations.package import CONTRACT, GRAPH, write_card
@@ -48,7 +49,7 @@ def register(
         RegistryError: the registry refuses, or what it gives back does not answer like the package. No alias moves.
     """
     card = write_card(spec, model, evaluation, _lineage(package), package, home)
-    with registry.lock(home, f"register-{spec.name}"):
+    with locked(home.mlflow / f"register-{spec.name}"):
         log = _log(spec, model, evaluation, verdict, split, package, card, home, at)
         run_id = runs.log_run(log, home)
         known = runs.registered_version(spec.name, model.fingerprint, home)
@@ -66,26 +67,71 @@ def register(
 def promote(spec: PipelineSpec, version: ModelVersion, verdict: Verdict, home: Home, *, at: datetime) -> Deployment:
     """Make a version the champion when its verdict says so; otherwise write down that it was rejected, and why.
 
+    A verdict counts against the champion that it was judged against: when another one serves by now, the version is
+    rejected, whatever its gates said.
+
+    Returns:
+        The ledger's line: the one by which the version serves, or the one that rejects it.
+
     Raises:
-        RegistryError: the version does not load, or the registry refuses.
+        VersionUnusable: the version does not load or answers otherwise.
+        RegistryError: the registry refuses.
     """
-    with registry.lock(home, f"promote-{spec.name}"):
+    with locked(home.mlflow / f"promote-{spec.name}"):
         present = registry.aliases(spec.name, home).get(registry.CHAMPION)
-        if verdict.passed:
-            verify(version, home.absolute(version.reference), home)
-        line = Ledger(home.ledger).append(
-            spec.name,
-            version.version,
-            "promoted" if verdict.passed else "rejected",
-            model=version.fingerprint,
-            previous=present if present != version.version else None,
-            cause=verdict.fingerprint,
-            at=at,
-            why=verdict.reason,
-        )
-        if verdict.passed:
-            _settle(spec.name, home)
+        if not verdict.passed:
+            return _reject(version, present, home, cause=verdict.fingerprint, at=at, why=verdict.reason)
+        if verdict.against is not None and present != version.version and verdict.against != (present or ""):
+            why = f"judged against {_named(verdict.against)}, but {_named(present)} serves now: run it again"
+            return _reject(version, present, home, cause=f"{verdict.fingerprint} beside {present}", at=at, why=why)
+        verify(version, home.absolute(version.reference), home)
+        line = _serve(version, verdict, present, home, at)
+        _settle(spec.name, home)
     return line
+
+
+def _serve(version: ModelVersion, verdict: Verdict, present: str | None, home: Home, at: datetime) -> Deployment:
+    """The line by which the version serves: a new one, or that of the same command before it was killed."""
+    ledger = Ledger(home.ledger)
+    lines = ledger.history(version.pipeline)
+    now = serving(lines)
+    if now is not None and now.version == version.version:
+        return now
+    # After a rollback the same verdict may promote again.
+    back = next((line.entry for line in reversed(lines) if line.action == "rolled back"), None)
+    line = ledger.append(
+        version.pipeline,
+        version.version,
+        "promoted",
+        model=version.fingerprint,
+        previous=present if present != version.version else None,
+        cause=verdict.fingerprint if back is None else f"{verdict.fingerprint} after entry {back}",
+        at=at,
+        why=verdict.reason,
+    )
+    if now is None or line.entry > now.entry:
+        return line
+    why = f"its verdict led to entry {line.entry} already, and {_named(now.version)} serves now: run it again"
+    return _reject(version, present, home, cause=f"{verdict.fingerprint} used, {now.entry}", at=at, why=why)
+
+
+def _reject(
+    version: ModelVersion, present: str | None, home: Home, *, cause: str, at: datetime, why: str
+) -> Deployment:
+    return Ledger(home.ledger).append(
+        version.pipeline,
+        version.version,
+        "rejected",
+        model=version.fingerprint,
+        previous=present if present != version.version else None,
+        cause=cause,
+        at=at,
+        why=why,
+    )
+
+
+def _named(version: str | None) -> str:
+    return f"version {version}" if version else "no version"
 
 
 def rollback(pipeline: str, home: Home, *, at: datetime, why: str) -> Deployment:
@@ -97,7 +143,7 @@ def rollback(pipeline: str, home: Home, *, at: datetime, why: str) -> Deployment
         NotFound: nothing served before.
         RegistryError: that version does not load, or the registry refuses.
     """
-    with registry.lock(home, f"promote-{pipeline}"):
+    with locked(home.mlflow / f"promote-{pipeline}"):
         ledger = Ledger(home.ledger)
         lines = ledger.history(pipeline)
         present = serving(lines)
@@ -131,19 +177,24 @@ def verify(version: ModelVersion, reference: Path, home: Home) -> None:
     """Load the registered graph back, and see that it answers like the package's on rows of the reference.
 
     Raises:
-        RegistryError: it does not load or answers otherwise.
+        VersionUnusable: it does not load or answers otherwise.
+        RegistryError: the registry does not give it back, or the package is not there.
     """
     package = home.absolute(version.package)
+    try:
+        served, rows = Graph(package / GRAPH), pl.read_parquet(reference, n_rows=_COMPARED_ROWS)
+        expected = served.predict(rows)
+    except (FerroflowError, OSError, pl.exceptions.PolarsError) as error:
+        raise RegistryError(f"Package {version.package} cannot be compared with its version: {error}") from error
     with tempfile.TemporaryDirectory() as temporary:
         registered = runs.download(version.name, version.version, Path(temporary), home)
         try:
-            served, kept = Graph(package / GRAPH), Graph(registered)
-            rows = pl.read_parquet(reference, n_rows=_COMPARED_ROWS)
-            same = served.inputs == kept.inputs and np.array_equal(served.predict(rows), kept.predict(rows))
-        except (FerroflowError, OSError, pl.exceptions.PolarsError) as error:
-            raise RegistryError(f"Version {version.version} of {version.name} does not load: {error}") from error
+            kept = Graph(registered)
+            same = served.inputs == kept.inputs and np.array_equal(expected, kept.predict(rows))
+        except (FerroflowError, OSError) as error:
+            raise VersionUnusable(f"Version {version.version} of {version.name} does not load: {error}") from error
     if not same:
-        raise RegistryError(
+        raise VersionUnusable(
             f"Version {version.version} of {version.name} answers otherwise than its package {version.package} on "
             f"{rows.height} reference rows. Train it again."
         )
@@ -152,7 +203,7 @@ def verify(version: ModelVersion, reference: Path, home: Home) -> None:
 def _verify_or_set_aside(version: ModelVersion, evaluation: Evaluation, home: Home) -> None:
     try:
         verify(version, home.absolute(evaluation.reference), home)
-    except RegistryError as error:
+    except VersionUnusable as error:  # a registry that is away says nothing about the version
         runs.mark_unusable(version.name, version.version, str(error)[:400], home)
         raise
 

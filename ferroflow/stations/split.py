@@ -42,7 +42,9 @@ def split(
         SpecError: by time, or weighted by age, without a time column.
     """
     chosen = protocol or spec.split
-    name = fingerprint(table.fingerprint, table.as_of, repr(chosen), half_life, spec.source.timezone)
+    as_of = table.as_of if spec.timed else None  # without a time the moment decides nothing
+    seed = spec.tuning.seed
+    name = fingerprint(table.fingerprint, as_of, repr(chosen), half_life, spec.source.timezone, seed)
     folder = home.data(spec.name) / "splits" / name
     done = read_record(folder / "manifest.json", Split)
     if done is not None:

@@ -15,12 +15,12 @@ import polars as pl
 from ferroflow.adapters.graph import Graph
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.storage import atomic_bytes, read_record, write_record
-from ferroflow.core.errors import ModelError
 from ferroflow.core.fingerprint import fingerprint
 from ferroflow.core.metrics import score
 from ferroflow.core.records import Split, Standing, TrainedModel
-from ferroflow.core.spec import Classification, PipelineSpec
+from ferroflow.core.spec import PipelineSpec
 from ferroflow.core.splits import WEIGHT
+from ferroflow.core.targets import target_values
 
 if TYPE_CHECKING:
     from models.baseline import GroupMeans
@@ -86,24 +86,6 @@ def train(
     return record
 
 
-def target_values(spec: PipelineSpec, frame: pl.DataFrame) -> Any:
-    """The target as float64 (rows,): in its own units, or 1 for the positive class and 0 for the other.
-
-    Raises:
-        ModelError: it has gaps.
-    """
-    column = frame[spec.target.column]
-    if isinstance(spec.target, Classification):
-        values = (column.cast(pl.String) == spec.target.positive).cast(pl.Float64)
-    else:
-        values = column.cast(pl.Float64)
-    if missing := int((values.is_null() | values.is_nan()).sum()):
-        raise ModelError(
-            f"{missing:,} of {frame.height:,} rows have no {spec.target.column!r}: make the schema quarantine them."
-        )
-    return values.to_numpy()
-
-
 class _Work:
     """Everything fitted before the search."""
 
@@ -122,7 +104,7 @@ def _prepare(spec: PipelineSpec, split: Split, home: Home, seed: int) -> _Work:
 
     train = pl.read_parquet(home.absolute(split.paths["train"]))
     validation = pl.read_parquet(home.absolute(split.paths["validation"]))
-    target = target_values(spec, train)
+    target = target_values(spec.target, train[spec.target.column])
     weight = train[WEIGHT].to_numpy() if split.weighted else None
     preprocessor, matrix = preprocess.fit(
         train,
@@ -141,7 +123,7 @@ def _prepare(spec: PipelineSpec, split: Split, home: Home, seed: int) -> _Work:
         target=target,
         weight=weight,
         validation=preprocessor.transform(validation),
-        validation_target=target_values(spec, validation),
+        validation_target=target_values(spec.target, validation[spec.target.column]),
     )
     naive = baseline.fit(train, target, by=spec.baseline.by, kinds=preprocessor.kinds, weight=weight)
     return _Work(preprocessor, material, naive, validation)

@@ -39,6 +39,7 @@ pipeline = PipelineSpec(
         ),
         format="csv",
         columns=COLUMNS,
+        null_values=("", "?"),
     ),
     derive=derive,
     schema=Person,

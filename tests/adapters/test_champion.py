@@ -15,6 +15,7 @@ from ferroflow.adapters import registry
 from ferroflow.adapters.champion import ChampionReader
 from ferroflow.adapters.home import Home
 from ferroflow.core.errors import RegistryError
+from tests.garbage import GARBAGE, HEAD, answering
 from tests.serving_toy import free_port
 
 TAGS = {"ferroflow.package": "packages/toy/f1", "ferroflow.fingerprint": "f1", "ferroflow.reference": "r.parquet"}
@@ -81,6 +82,22 @@ def test_a_registry_that_is_away_is_an_error_and_not_the_absence_of_a_champion(h
         ChampionReader(home.root).pipelines()
     with pytest.raises(RegistryError, match="FERROFLOW_TRACKING_URI"):
         ChampionReader(home.root, "postgresql://user:secret@host/db").read("toy")
+
+
+@pytest.mark.parametrize("answer", GARBAGE)
+def test_garbage_is_a_registry_that_is_away_and_nobody_learns_the_password(home: Home, answer: bytes) -> None:
+    with answering(answer) as parrot:
+        reader = ChampionReader(home.root, f"http://me:s3cret@127.0.0.1:{parrot.port}/?token=s3cret")
+        for ask in (reader.pipelines, lambda: reader.read("toy")):
+            with pytest.raises(RegistryError, match=f"http://127.0.0.1:{parrot.port}/") as told:
+                ask()
+            assert "s3cret" not in str(told.value)
+
+
+def test_user_name_and_password_of_the_address_are_sent_as_basic_authorization(home: Home) -> None:
+    with answering(HEAD + b"{}") as parrot:
+        assert ChampionReader(home.root, f"http://me:s3%40cret@127.0.0.1:{parrot.port}").pipelines() == []
+    assert b"Authorization: Basic bWU6czNAY3JldA==" in parrot.heard[-1]
 
 
 def test_reading_the_champion_loads_no_mlflow(used: Home) -> None:

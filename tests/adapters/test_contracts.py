@@ -12,6 +12,7 @@ from ferroflow.adapters.contracts import feature_code, serving_contract
 from ferroflow.adapters.home import Home
 from ferroflow.core.contract import ServingContract
 from ferroflow.core.errors import SpecError
+from ferroflow.core.spec import Classification
 from tests.toy_model import INPUTS, Trip, trained
 
 
@@ -29,6 +30,29 @@ def test_request_bounds_are_the_schemas_made_inclusive(home: Home) -> None:
     assert fields["colour"].choices == ("red", "green")
     assert fields["colour"].description == "Colour"
     assert (fields["asked_at"].type, fields["asked_at"].minimum) == ("time", None)
+
+
+def test_targets_bounds_are_the_schemas_and_in_range_counts(home: Home) -> None:
+    assert (contract_of(home).target_minimum, contract_of(home).target_maximum) == (0, None)
+
+    class Bounded(Trip):
+        minutes: pl.Float64 = Field(in_range={"min_value": 1, "max_value": 60})
+
+    made = trained(home)
+    found = serving_contract(replace(made.spec, schema=Bounded), made.model, {})
+    assert (found.target_minimum, found.target_maximum, found.classes) == (1, 60, ())
+
+
+def test_classes_are_the_schemas_and_else_those_of_the_training_rows(home: Home) -> None:
+    made = trained(home)
+    listed = replace(made.spec, target=Classification("colour", positive="red"), inputs=("zone", "asked_at"))
+    assert serving_contract(listed, made.model, {}, seen=("x", "y")).classes == ("green", "red")
+
+    class Free(Trip):
+        colour: pl.String
+
+    found = serving_contract(replace(listed, schema=Free), made.model, {}, seen=("x", "y"))
+    assert (found.classes, found.positive) == (("x", "y"), "red")
 
 
 def test_the_target_is_never_asked_for(home: Home) -> None:

@@ -17,8 +17,9 @@ import pytest
 
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.sources import checksums
-from ferroflow.adapters.sources.download import NotPublished, fetch, public
+from ferroflow.adapters.sources.download import NotPublished, fetch
 from ferroflow.adapters.sources.locate import locate
+from ferroflow.core.addresses import public
 from ferroflow.core.errors import DataError, SourceUnavailable
 from ferroflow.core.spec import MonthlyFiles, SourceFile
 from ferroflow.stations.ingest import ingest

@@ -63,6 +63,15 @@ def test_recorded_server_with_its_start_time_is_ended(settings: Settings) -> Non
     server.wait(5)
 
 
+def test_server_that_dies_while_it_is_stopped_does_not_stop_the_stop(settings: Settings) -> None:
+    stack = Stack(settings)
+    left = a_process({MARK: str(settings.home)})
+    time.sleep(0.3)
+    stack._stop(["worker", "service"])  # recorded a moment ago, and gone from the book by now
+    stack._sweep(keep={"service"})
+    left.wait(5)
+
+
 def test_stop_ends_what_a_crash_left_and_no_process_of_another_home(settings: Settings, tmp_path: Path) -> None:
     left = a_process({MARK: str(settings.home)})
     foreign = a_process({MARK: str(tmp_path / "another")})

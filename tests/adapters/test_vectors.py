@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ferroflow.adapters.vectors import FIELD_TYPES, assemble, build, load_request_features
+from ferroflow.adapters.vectors import FIELD_TYPES, assemble, load_request_features
 from ferroflow.core.contract import Field, ServingContract, StoredView
 from ferroflow.core.errors import SpecError
 from ferroflow.core.features import RequestFeatures
@@ -70,7 +70,7 @@ def rows(*given: tuple[int | None, datetime | None, float | None]) -> pl.DataFra
 
 
 def test_inputs_come_in_the_contracts_order_and_types() -> None:
-    frame = build(contract(), rows((1, NOON, 2.0)), Store({1: (us(NOON), [3.0, float("nan")])}), REQUEST)
+    frame = assemble(contract(), rows((1, NOON, 2.0)), Store({1: (us(NOON), [3.0, float("nan")])}), REQUEST).frame
     assert frame.rows() == [(None, 1, 2.0, 4.0, 3.0)]
     assert frame.columns == list(contract().inputs)
     assert frame.dtypes == [pl.Float64, pl.Int64, pl.Float64, pl.Float64, pl.Float64]
@@ -79,7 +79,7 @@ def test_inputs_come_in_the_contracts_order_and_types() -> None:
 @given(st.integers(-2 * TTL, 2 * TTL))
 def test_value_counts_from_its_moment_until_its_time_to_live_both_inclusive(age: int) -> None:
     store = Store({1: (us(NOON) - age * 1_000_000, [3.0, 4.0])})
-    [value] = build(contract(), rows((1, NOON, 2.0)), store, REQUEST)["v__a"]
+    [value] = assemble(contract(), rows((1, NOON, 2.0)), store, REQUEST).frame["v__a"]
     assert (value == 3.0) == (0 <= age <= TTL)
     assert (value is None) == (not 0 <= age <= TTL)
 
@@ -116,26 +116,26 @@ def test_without_an_event_time_the_clock_is_the_argument() -> None:
     timeless = contract(time=None, fields=(Field(name="zone", type="integer"), Field(name="x", type="number")))
     store = Store({1: (us(NOON), [3.0, 4.0])})
     asked = rows((1, None, 1.0)).drop("t")
-    assert build(timeless, asked, store, REQUEST, now=NOON)["v__a"].to_list() == [3.0]
-    assert build(timeless, asked, store, REQUEST, now=NOON - timedelta(seconds=1))["v__a"].to_list() == [None]
+    assert assemble(timeless, asked, store, REQUEST, now=NOON).frame["v__a"].to_list() == [3.0]
+    assert assemble(timeless, asked, store, REQUEST, now=NOON - timedelta(seconds=1)).frame["v__a"].to_list() == [None]
     with pytest.raises(SpecError, match="need a clock"):
-        build(timeless, asked, store, REQUEST)
+        assemble(timeless, asked, store, REQUEST)
 
 
 def test_input_from_nowhere_is_named() -> None:
     with pytest.raises(SpecError, match="twice"):
-        build(contract(), rows((1, NOON, 1.0)), None, [])
+        assemble(contract(), rows((1, NOON, 1.0)), None, [])
 
 
 def test_feature_sees_the_requests_fields_and_nothing_else() -> None:
     peeking = RequestFeatures(lambda: [pl.col("label").alias("twice")])
     asked = rows((1, NOON, 1.0)).with_columns(label=pl.lit(1.0))
     with pytest.raises(pl.exceptions.ColumnNotFoundError):
-        build(contract(), asked, None, [peeking])
+        assemble(contract(), asked, None, [peeking])
 
 
 def test_no_row_gives_no_row() -> None:
-    assert build(contract(), rows(), Store({}), REQUEST).shape == (0, 5)
+    assert assemble(contract(), rows(), Store({}), REQUEST).frame.shape == (0, 5)
 
 
 @pytest.mark.parametrize("path", ["pipelines.nobody.features:x", "math:pi", "math:nothing"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -45,6 +46,23 @@ def test_an_unknown_pipeline_is_one_line_with_the_way_out(tmp_path: Path) -> Non
     done = ferroflow("run", "taxy", "--dry-run", FERROFLOW_HOME=str(tmp_path))
     assert done.returncode == 2
     assert "taxy" in done.stderr and "taxi" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("how", [("--dry-run",), ()])
+def test_a_pipeline_without_a_simulator_is_not_simulated_in_silence(tmp_path: Path, how: tuple[str, ...]) -> None:
+    done = ferroflow("run", "bikes", "--simulate", *how, FERROFLOW_HOME=str(tmp_path))
+    assert done.returncode == 2
+    assert "'bikes' has no simulator" in done.stderr and "Leave --simulate" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_tells_the_split_and_the_budget_that_a_run_would_have(tmp_path: Path) -> None:
+    done = ferroflow("run", "taxi", "--dry-run", "--json", FERROFLOW_HOME=str(tmp_path), FERROFLOW_MINUTES="0.5")
+    planned = json.loads(done.stdout)
+    assert planned["seconds"] == 30
+    # Whole days of New York, though its clocks change in one of these windows.
+    assert planned["split"]["test"].endswith("… 2023-04-01")
+    assert all(":" not in window for window in planned["split"].values())
 
 
 def test_a_moment_that_is_none_is_refused(tmp_path: Path) -> None:

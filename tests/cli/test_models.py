@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ferroflow.adapters import pipelines
+from ferroflow.adapters import pipelines, registry
 from ferroflow.adapters.home import Home
 from ferroflow.cli.models import history, list_models, rollback
 from ferroflow.core.errors import NotFound, UnknownPipeline
@@ -41,6 +41,20 @@ def test_rollback_is_told_and_then_in_the_history(used: Home, capsys: pytest.Cap
     assert "rolled back" in capsys.readouterr().out
     with pytest.raises(NotFound, match="served before 1"):
         rollback(used, NAME, "again", as_json=True)
+
+
+def test_an_alias_that_was_moved_elsewhere_is_told_by_the_history(
+    used: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history(used, NAME, as_json=False)
+    assert "moved outside" not in capsys.readouterr().out
+    before = registry.aliases(NAME, used)["champion"]
+    other = "1" if before == "2" else "2"
+    registry.set_alias(NAME, "champion", other, used)
+    history(used, NAME, as_json=False)
+    told = capsys.readouterr().out.replace("\n", " ")
+    assert f"The champion's alias points to version {other}, moved outside the ledger." in told
+    registry.set_alias(NAME, "champion", before, used)
 
 
 def test_an_empty_home_says_what_to_do_and_stays_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

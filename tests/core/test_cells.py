@@ -25,7 +25,8 @@ def test_any_json_value_is_taken_as_its_type_or_refused(kind: Any, nullable: boo
     except BadValue as error:
         assert "expected" in str(error)
         return
-    assert (found is None and nullable and value is None) or type(found) is types[kind]
+    missing = value is None or (kind == "text" and not value.strip())
+    assert (found is None and nullable and missing) or type(found) is types[kind]
     if kind == "number" and found is not None:
         assert abs(found) <= FLOAT32_MAX
 
@@ -65,10 +66,17 @@ def test_what_is_no_moment_is_refused(text: Any) -> None:
         cell(Field(name="t", type="time"), text)
 
 
-def test_empty_text_is_missing_only_where_missing_is_allowed() -> None:
-    assert cell(Field(name="f", type="text", nullable=True), "") == ""
-    with pytest.raises(BadValue):
-        cell(Field(name="f", type="text"), "")
+@pytest.mark.parametrize("text", ["", "  ", "?", " ? "])
+def test_text_that_says_nothing_is_missing_only_where_missing_is_allowed(text: str) -> None:
+    assert cell(Field(name="f", type="text", nullable=True), text, ("", "?")) is None
+    with pytest.raises(BadValue, match="nothing"):
+        cell(Field(name="f", type="text"), text, ("", "?"))
+
+
+def test_text_is_the_same_with_and_without_blanks_around_it() -> None:
+    assert cell(Field(name="f", type="text", choices=("red",)), " red ") == "red"
+    assert cell(Field(name="f", type="text"), "\tUnited-States") == "United-States"
+    assert cell(Field(name="f", type="text"), "?") == "?", "only what the source calls missing is missing"
 
 
 def test_unknown_choice_is_told_the_known_ones() -> None:
@@ -78,7 +86,15 @@ def test_unknown_choice_is_told_the_known_ones() -> None:
 
 def contract(task: Any) -> ServingContract:
     return ServingContract(
-        pipeline="p", model="m", fingerprint="f", task=task, target="y", positive=">50K", fields=(), inputs={}
+        pipeline="p",
+        model="m",
+        fingerprint="f",
+        task=task,
+        target="y",
+        positive=">50K",
+        classes=("<=50K", ">50K"),
+        fields=(),
+        inputs={},
     )
 
 
@@ -87,10 +103,17 @@ def test_class_label_becomes_one_or_zero(value: Any, kept: float) -> None:
     assert label(contract("classification"), value) == kept
 
 
-@pytest.mark.parametrize("value", [True, 2, 0.5, "", None, [1]])
-def test_what_is_no_class_is_refused(value: Any) -> None:
-    with pytest.raises(BadValue):
+@pytest.mark.parametrize("value", [True, 2, 0.5, "", None, [1], "<=50k", "<=50K.", "50K", "1"])
+def test_what_is_no_class_is_refused_and_told_the_known_ones(value: Any) -> None:
+    with pytest.raises(BadValue, match="'<=50K', '>50K', or 1 for '>50K'"):
         label(contract("classification"), value)
+
+
+def test_package_that_knows_only_the_positive_class_takes_no_other_text() -> None:
+    old = contract("classification").model_copy(update={"classes": ()})
+    assert label(old, ">50K") == 1.0
+    with pytest.raises(BadValue, match="1 for '>50K' and 0"):
+        label(old, "<=50K")
 
 
 @pytest.mark.parametrize("value", ["3", True, math.nan, None])

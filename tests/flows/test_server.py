@@ -76,7 +76,7 @@ def test_form_describes_every_parameter(server: Server) -> None:
         assert all(field.get("description") for field in schema.values()), flow
 
 
-def test_one_retraining_at_a_time_and_the_next_one_waits(server: Server) -> None:
+def test_retrain_deployment_is_set_to_one_run_at_a_time_and_a_queue(server: Server) -> None:
     found = server.deployment("retrain/tiny")
     assert found["global_concurrency_limit"]["limit"] == 1
     assert found["concurrency_options"]["collision_strategy"] == "ENQUEUE"

@@ -200,6 +200,65 @@ def test_openapi_is_typed_by_the_contract_and_its_own_example_is_answered(server
     Draft202012Validator(document["components"]["schemas"]["Prediction"]).validate(answer.json())
 
 
+@pytest.fixture(scope="module")
+def report(server: Server) -> str:
+    """A report's page, with secrets around it."""
+    folder = server.home.reports("toy")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "2023-04-01T0400-ab12.html").write_text("<script>1</script>")
+    (folder / ".hidden.html").write_text("secret")
+    (folder / "data.json").write_text("secret")
+    (folder.parent / "outside.html").write_text("secret")
+    (folder / "link.html").symlink_to(folder.parent / "outside.html")
+    (folder / "folder.html").mkdir(exist_ok=True)
+    return "/reports/toy/2023-04-01T0400-ab12.html"
+
+
+def test_report_page_is_shown_without_an_origin(server: Server, report: str) -> None:
+    answer = httpx.get(server.url + report)
+    assert (answer.status_code, answer.text) == (200, "<script>1</script>")
+    assert answer.headers["content-type"].startswith("text/html")
+    assert answer.headers["content-security-policy"] == "sandbox allow-scripts"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    head = httpx.head(server.url + report)
+    assert (head.status_code, head.content) == (200, b"")
+    assert refused(httpx.post(server.url + report), 405)
+    [operation] = httpx.get(f"{server.url}/openapi.json").json()["paths"]["/reports/{pipeline}/{file}"].values()
+    assert [entry["name"] for entry in operation["parameters"]] == ["pipeline", "file"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/reports/toy/none.html",
+        "/reports/toy/data.json",
+        "/reports/toy/.hidden.html",
+        "/reports/toy/link.html",
+        "/reports/toy/folder.html",
+        "/reports/../reports/outside.html",
+        "/reports/./outside.html",
+        "/reports/toy/../outside.html",
+        "/reports/toy/..%2foutside.html",
+        "/reports/toy/%2e%2e/outside.html",
+        "/reports/toy/..%5coutside.html",
+        "/reports/toy//outside.html",
+        "/reports//outside.html",
+        "/reports/%2e%2e/outside.html",
+        "/reports/outside.html",
+        "/reports/toy/2023-04-01T0400-ab12.html%00",
+        "/reports/toy/2023-04-01T0400-ab12.html%0a",
+        "/reports/toy/" + "a" * 3_000 + ".html",
+        "/reports/",
+    ],
+)
+def test_no_path_leads_out_of_the_reports(server: Server, report: str, path: str) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as line:  # no client tidies the path up
+        line.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: line.recv(65_536), b""))
+    assert answer.startswith(b"HTTP/1.1 404"), answer[:200]
+    assert b"secret" not in answer
+
+
 def test_documentation_page_loads_nothing_from_outside(server: Server) -> None:
     answer = httpx.get(f"{server.url}/docs")
     assert answer.headers["content-type"].startswith("text/html")

@@ -105,12 +105,14 @@ def table(spec: PipelineSpec, rows: pl.DataFrame, home: Home, as_of: datetime = 
     )
 
 
-def line(path: Path, intercept: float, slope: float, inputs: dict[str, str] | None = None) -> Path:
-    """A graph that predicts ``intercept + slope × distance`` and takes the other inputs without a look."""
+def line(
+    path: Path, intercept: float, slope: float, inputs: dict[str, str] | None = None, of: str = "distance"
+) -> Path:
+    """A graph that predicts ``intercept + slope × distance`` (or ``of``) and takes the other inputs without a look."""
     kinds = {"float": TensorProto.FLOAT, "int": TensorProto.INT64, "text": TensorProto.STRING}
     given = [helper.make_tensor_value_info(name, kinds[kind], ["rows", 1]) for name, kind in (inputs or INPUTS).items()]
     nodes = [
-        helper.make_node("Mul", ["distance", "slope"], ["scaled"]),
+        helper.make_node("Mul", [of, "slope"], ["scaled"]),
         helper.make_node("Add", ["scaled", "intercept"], ["prediction"]),
     ]
     graph = helper.make_graph(

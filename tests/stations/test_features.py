@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -16,6 +18,7 @@ from ferroflow.core.errors import EmptySource, LeakageError, NotFound, SpecError
 from ferroflow.core.features import request, stored
 from ferroflow.core.records import Validated
 from ferroflow.core.spec import ByColumn, NoWorseSlice, PipelineSpec, Regression
+from ferroflow.stations import features
 from ferroflow.stations.features import build_features, materialize, refresh_offline
 from ferroflow.stations.ingest import ingest
 from ferroflow.stations.validate import validate
@@ -168,6 +171,49 @@ def test_an_earlier_materialization_takes_nothing_back(home: Home) -> None:
         assert store.watermark("arrivals") == int(AS_OF.timestamp()) * 1_000_000
 
 
+def values(home: Home) -> dict[int | str, tuple[int, list[float | None]]]:
+    with PackedStore(home.online("rides"), read_only=True) as store:
+        return store.read("arrivals", [1, 2, 3, 4, 5], ["rides", "mean"])
+
+
+@pytest.mark.parametrize("told_last", ["a table made before", "an earlier refresh"])
+def test_a_run_for_an_earlier_moment_keeps_nothing_from_the_online_store(home: Home, told_last: str) -> None:
+    validated, other = accept(home, ROWS), Home(home.root.parent / "other")
+    refresh_offline(pipeline(), accept(other, ROWS), AS_OF, other)
+    materialize(pipeline(), AS_OF, other)
+    build_features(pipeline(), validated, AS_OF, home)
+    refresh_offline(pipeline(), validated, AS_OF - timedelta(days=1), home)
+    if told_last == "a table made before":
+        build_features(pipeline(), validated, AS_OF, home)
+    materialize(pipeline(), AS_OF, home)
+    assert values(home) == values(other)
+
+
+def test_materializing_a_moment_that_no_refresh_reached_is_refused(home: Home) -> None:
+    refresh_offline(pipeline(), accept(home, ROWS), AS_OF, home)
+    with pytest.raises(NotFound, match=r"computed as of 2023.* at the latest, not as of 2023"):
+        materialize(pipeline(), AS_OF + timedelta(hours=1), home)
+    assert not home.online("rides").exists()
+
+
+def test_a_refresh_for_another_moment_waits_until_a_table_is_joined(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validated, join = accept(home, ROWS), features._joined
+    other = threading.Thread(target=refresh_offline, args=(pipeline(), validated, START + timedelta(days=1), home))
+
+    def disturbed(*arguments: Any) -> pl.DataFrame:
+        other.start()
+        other.join(timeout=1)  # enough to swap the files, if nothing kept it from that
+        return join(*arguments)
+
+    monkeypatch.setattr(features, "_joined", disturbed)
+    made = build_features(pipeline(), validated, AS_OF, home)
+    other.join()
+    frame = pl.read_parquet(home.absolute(made.path)).filter(pl.col("started") > START + timedelta(days=2))
+    assert frame["departures__rides"].null_count() < frame.height / 2
+
+
 def test_training_and_online_values_agree_at_the_moment_of_materialization(home: Home) -> None:
     now = AS_OF - timedelta(hours=10)
     asked = simulate(40, seed=5).with_columns(
@@ -226,6 +272,7 @@ def test_without_times_all_rows_are_used_and_the_feature_store_is_left_alone(hom
     assert record.categorical == ("origin", "destination", "kind")
     assert not home.feature_registry.exists()
     assert materialize(spec, AS_OF, home) == {}
+    assert build_features(spec, accept(home, rows), AS_OF + timedelta(days=1), home) == record, "no row has a time"
 
 
 def test_inputs_of_other_types_become_numbers_or_categories_or_are_refused(home: Home) -> None:

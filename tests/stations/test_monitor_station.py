@@ -8,6 +8,7 @@ import pytest
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.ledger import Ledger
 from ferroflow.adapters.predictions import PredictionLog
+from ferroflow.core.contract import ServingContract
 from ferroflow.core.errors import RegistryError
 from ferroflow.core.records import ModelVersion, MonitorReport
 from ferroflow.core.spec import InputDrift, PipelineSpec, Retrain, Staleness
@@ -74,6 +75,33 @@ def test_harm_alarms_after_two_bad_windows_and_not_after_one(home: Home, champio
     assert found.ratio_low is not None
     assert found.ratio_low > 1
     assert "worse in 2 windows in a row" in found.why
+
+
+def test_one_label_in_a_hundred_outside_the_targets_bounds_does_not_alarm_and_is_told(
+    home: Home, champion: ModelVersion
+):
+    for day in (1, 2):
+        rows = trips(700, AS_OF + day * DAY, 1, seed=day)
+        never = pl.int_range(pl.len()) % 100 == 0  # a meter that was not stopped
+        serve(home, rows.with_columns(pl.when(never).then(200.0).otherwise("minutes").alias("minutes")))
+    assert look(champion, home, 2).alarm == "performance", "without bounds they count"
+    contract = ServingContract(
+        pipeline="toy",
+        model="line",
+        fingerprint=champion.fingerprint,
+        task="regression",
+        target="minutes",
+        target_minimum=-20,
+        target_maximum=60,
+        fields=(),
+        inputs={},
+    )
+    (home.absolute(champion.package) / "serving.json").write_text(contract.model_dump_json())
+    found = look(champion, home, 2)
+    assert found.alarm == "none"
+    assert (found.labelled, found.labels_outside) == (1_386, 14)
+    assert "14 labels outside -20–60 left out" in found.why
+    assert PredictionLog(home.predictions("toy")).read()["label"].count() == 1_400
 
 
 def test_another_versions_history_does_not_alarm_again(home: Home, champion: ModelVersion):

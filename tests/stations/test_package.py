@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from ferroflow.adapters.home import Home
 from ferroflow.core.contract import ServingContract
 from ferroflow.core.errors import ModelError
+from ferroflow.core.spec import Classification
 from ferroflow.stations.package import write_card, write_package
-from tests.toy_model import trained
+from tests.toy_model import Trip, trained
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -24,6 +27,16 @@ def test_a_package_holds_all_that_serving_and_retraining_need(home: Home) -> Non
     contract = ServingContract.model_validate_json((package / "serving.json").read_bytes())
     assert contract.fingerprint == made.model.fingerprint
     assert contract.lineage == {"model": made.model.fingerprint, "split": "5p1it", "snapshot": "5a"}
+
+
+def test_classes_that_the_schema_does_not_list_come_from_the_training_rows(home: Home) -> None:
+    class Free(Trip):
+        colour: pl.String
+
+    made = trained(home)
+    spec = replace(made.spec, schema=Free, target=Classification("colour", positive="red"), inputs=("zone", "asked_at"))
+    package = write_package(spec, made.model, {}, home)
+    assert json.loads((package / "serving.json").read_text())["classes"] == ["green", "red"]
 
 
 def test_packaging_again_changes_no_byte_and_leaves_no_temporary_folder(home: Home) -> None:

@@ -12,10 +12,14 @@ import polars as pl
 import pytest
 
 from ferroflow.adapters.home import Home
-from ferroflow.core.errors import DataError, EmptySource, NotFound, SchemaError, SourceUnavailable, UnreadableFile
+from ferroflow.core.contract import Field
+from ferroflow.core.errors import DataError, EmptySource, NotFound, SchemaError, UnreadableFile
 from ferroflow.core.records import ModelVersion
+from ferroflow.stations.ingest import ingest
 from ferroflow.stations.predict import counts, predict_file
-from tests.serving_toy import NOON, ROW, package, toy_home
+from tests.parcels import AS_OF, HEADER, NOW, a_mirror, parcels, settings_for
+from tests.serving_toy import NOON, ROW, contract, package, toy_home
+from tests.stations.judging import line
 
 SPEC: Any = SimpleNamespace(name="toy")
 ROWS = [ROW, {**ROW, "zone": 2, "colour": None}, {**ROW, "distance": 0.0}]
@@ -105,7 +109,6 @@ def test_online_store_away_is_told(toy: Home, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "error"),
     [
-        ("none.parquet", None, SourceUnavailable),
         ("torn.parquet", b"PAR1 and no more", UnreadableFile),
         ("rows.csv", b"", EmptySource),
         ("header.csv", b"zone,distance,colour,asked_at\n", EmptySource),
@@ -113,12 +116,70 @@ def test_online_store_away_is_told(toy: Home, tmp_path: Path) -> None:
     ],
 )
 def test_file_that_cannot_be_used_is_named(
-    toy: Home, tmp_path: Path, name: str, content: bytes | None, error: type[DataError]
+    toy: Home, tmp_path: Path, name: str, content: bytes, error: type[DataError]
 ) -> None:
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
+    (tmp_path / name).write_bytes(content)
     with pytest.raises(error, match=name):
         predicted(toy, tmp_path / name)
+
+
+def test_cells_are_cleaned_as_validation_cleans_them(toy: Home, tmp_path: Path) -> None:
+    served = version(toy)
+    path = toy.absolute(served.package) / "serving.json"
+    path.write_text(contract(served.fingerprint, null_values=("", "?")).model_dump_json())
+    text = tmp_path / "rows.csv"
+    told = ("1, 2.5, red ,2023-03-01T12:30:00Z", "1,2.5, ?,2023-03-01T12:30:00Z", "1,?,red,2023-03-01T12:30:00Z")
+    text.write_text("\n".join(("zone,distance,colour,asked_at", *told)))
+    out = predict_file(SPEC, text, toy, version=served, at=NOON)
+    assert pl.read_parquet(out)["colour"].to_list() == ["red", None]
+    assert pl.read_parquet(out.with_suffix(".rejected.parquet"))["row"].to_list() == [2]
+
+
+# ------------------------------------------------------------------------------------------------------------ snapshots
+
+
+def parcels_served(home: Home) -> ModelVersion:
+    """A model of the parcels, which says ``5 + 3 · kilos``."""
+    inputs = {"city": "int", "kilos": "float"}
+    folder = home.packages("parcels") / "line"
+    line(folder / "model.onnx", 5, 3, inputs, of="kilos")
+    fields = (
+        Field(name="city", type="integer"),
+        Field(name="kilos", type="number", nullable=True),
+        Field(name="sent_at", type="time"),
+    )
+    told = contract("line", "parcels", fields=fields, request_features=(), stored=(), inputs=inputs, time="sent_at")
+    (folder / "serving.json").write_text(told.model_dump_json())
+    changes = {"pipeline": "parcels", "name": "parcels", "package": home.relative(folder)}
+    return version(home).model_copy(update=changes)
+
+
+def test_snapshots_accepted_rows_are_predicted_by_the_beginning_of_its_name(toy: Home, tmp_path: Path) -> None:
+    refused, good = "3,2024-01-03 10:00,1,-1,3\n", "1,2024-01-01 10:00,1,2.5,3\n2,2024-01-02 11:00,2,4,4\n"
+    mirror = a_mirror(tmp_path / "m", parcels=HEADER + refused + good)
+    snapshot = ingest(parcels(), AS_OF, toy, now=NOW, settings=settings_for(toy, mirror=str(mirror)))
+    served = parcels_served(toy)
+    out = predict_file(parcels(), snapshot.fingerprint[:6], toy, version=served, at=NOON)
+    found = pl.read_parquet(out)
+    assert found["prediction"].to_list() == [5 + 3 * 2.5, 5 + 3 * 4]
+    assert found["row_id"].to_list() == [f"{snapshot.parts[0].fingerprint}:{row}" for row in (3, 4)]
+    assert (counts(out)["file"], counts(out)["rows"]) == (f"snapshot {snapshot.fingerprint}", 2)
+    assert predict_file(parcels(), Path(snapshot.fingerprint), toy, version=served, at=NOON) == out
+
+
+@pytest.mark.parametrize("rows", ["none.parquet", "abcd", "", "..", "abc", "*"])
+def test_neither_file_nor_snapshot_is_told_as_both(toy: Home, rows: str) -> None:
+    with pytest.raises(NotFound, match=r"neither a file .* nor a snapshot of 'toy'.*ferroflow datasets list"):
+        predict_file(SPEC, rows, toy, version=version(toy), at=NOON)
+
+
+def test_beginning_of_several_snapshots_is_refused_with_their_names(toy: Home) -> None:
+    folder = toy.data("toy") / "snapshots"
+    folder.mkdir(parents=True)
+    for name in ("abcd1", "abcd2"):
+        (folder / f"{name}.json").write_text("{}")
+    with pytest.raises(NotFound, match="abcd1, abcd2"):
+        predict_file(SPEC, "abcd", toy, version=version(toy), at=NOON)
 
 
 def test_without_a_champion_the_way_out_is_told(tmp_path: Path) -> None:

@@ -57,7 +57,6 @@ def test_a_promoted_version_is_what_the_service_finds(used: Home) -> None:
     assert ref is not None
     assert (ref.version, ref.fingerprint) == ("2", f"{2:016x}")
     assert (used.absolute(ref.package) / "model.onnx").is_file()
-    assert used.absolute(ref.reference).is_file()
     assert ChampionReader(used.root).pipelines() == ["toy"]
 
 
@@ -78,7 +77,6 @@ def test_a_version_tells_its_model_metrics_and_verdict(used: Home) -> None:
     assert version.metrics["baseline_validation_rmse"] == 5.0
     assert (version.candidate, version.parent) == ("boosting", "v1True")
     assert registry.champion("toy", used) == registry.version("toy", "2", used)
-    assert registry.challenger("toy", used) == registry.version("toy", "3", used)
     with pytest.raises(NotFound, match=r"Known: 1, 2, 3"):
         registry.version("toy", "17", used)
 
@@ -134,10 +132,55 @@ def test_registering_and_promoting_again_adds_nothing(fresh: Home) -> None:
 
 
 def test_promoting_an_old_verdict_again_does_not_bring_the_old_version_back(fresh: Home) -> None:
-    made, version, line = deployed(fresh, 1, trials=0)
+    made, version, _ = deployed(fresh, 1, trials=0)
     deployed(fresh, 2, trials=0)
-    assert promote(made.spec, version, made.verdict, fresh, at=AT + timedelta(days=1)) == line
+    line = promote(made.spec, version, made.verdict, fresh, at=AT + timedelta(days=1))
+    assert (line.action, line.why) == (
+        "rejected",
+        "its verdict led to entry 1 already, and version 2 serves now: run it again",
+    )
     assert registry.aliases("toy", fresh)["champion"] == "2"
+
+
+def test_after_a_rollback_the_same_verdict_promotes_again_and_only_once(fresh: Home) -> None:
+    deployed(fresh, 1, trials=0)
+    made, version, first = deployed(fresh, 2, trials=0)
+    rollback("toy", fresh, at=AT, why="a mistake")
+    again = promote(made.spec, version, made.verdict, fresh, at=AT)
+    assert (again.action, again.version, again.previous) == ("promoted", "2", "1")
+    assert again.entry > first.entry
+    assert registry.aliases("toy", fresh)["champion"] == "2"
+    assert promote(made.spec, version, made.verdict, fresh, at=AT) == again
+    assert len(Ledger(fresh.ledger).history("toy")) == 4
+
+
+def test_a_verdict_against_a_champion_that_was_replaced_promotes_nothing(fresh: Home) -> None:
+    deployed(fresh, 1, trials=0)
+    made, version = registered(fresh, 2, trials=0)
+    verdict = made.verdict.model_copy(update={"against": "1"})
+    deployed(fresh, 3, trials=0)
+    line = promote(made.spec, version, verdict, fresh, at=AT)
+    assert line.action == "rejected"
+    assert line.why == "judged against version 1, but version 3 serves now: run it again"
+    assert promote(made.spec, version, verdict, fresh, at=AT) == line
+    assert registry.aliases("toy", fresh)["champion"] == "3"
+    rollback("toy", fresh, at=AT, why="version 3 is worse")
+    assert promote(made.spec, version, verdict, fresh, at=AT).action == "promoted"
+
+
+def test_a_registry_that_is_away_for_a_moment_spoils_no_version(fresh: Home) -> None:
+    made = trained(fresh, 1, trials=0)
+    package = write_package(made.spec, made.model, {}, fresh)
+
+    def away(*_: object) -> Path:
+        raise RegistryError("The model registry could not give back version 1: connection refused")
+
+    arguments = (made.spec, made.model, made.evaluation, made.verdict, made.split, package, fresh)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "download", away)
+        with pytest.raises(RegistryError, match="connection refused"):
+            register(*arguments, at=AT)
+    assert register(*arguments, at=AT).version == "1"
 
 
 def test_a_model_whose_registered_graph_answers_otherwise_moves_no_alias(fresh: Home) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -100,3 +101,22 @@ def test_lent_validation_rows_train_and_are_the_youngest_rows_that_do(home: Home
     assert found.rows["validation"] == pytest.approx(0.3 * 800, rel=0.2)
     assert parts["train"]["happened_at"].max() > parts["validation"]["happened_at"].min()
     assert parts["train"]["weight"].max() <= 1
+
+
+def test_another_seed_draws_another_split(home: Home):
+    spec = toy(split=ByColumn(column="zone", test="wild"))
+    features = table(spec, trips(1_000, AS_OF, 30), home)
+    other = replace(spec, tuning=replace(spec.tuning, seed=spec.tuning.seed + 1))
+    first, second = split(spec, features, home), split(other, features, home)
+    assert read(first, home)["validation"]["row_id"].to_list() != read(second, home)["validation"]["row_id"].to_list()
+
+
+def test_rows_without_a_time_are_split_once_whatever_the_moment(home: Home):
+    source = toy().source.__class__(files=toy().source.files, format="csv")
+    spec = toy(split=ByColumn(column="zone", test="wild"), source=source)
+    rows = trips(1_000, AS_OF, 30)
+    first = split(spec, table(spec, rows, home), home)
+    assert split(spec, table(spec, rows, home, AS_OF + timedelta(days=1)), home) == first
+    timed = toy(split=ByColumn(column="zone", test="wild"))
+    names = {split(timed, table(timed, rows, home, AS_OF + timedelta(days=day)), home).fingerprint for day in (0, 1)}
+    assert len(names) == 2

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
 
+from ferroflow.adapters.locks import locked
 from ferroflow.adapters.storage import atomic_bytes
 from ferroflow.core.errors import DataError
 
 FILE = "checksums.json"
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Let one process at a time into the block, by a lock file beside ``path``; a killed process lets go of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("wb") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def recorded(downloads: Path) -> dict[str, dict[str, str]]:

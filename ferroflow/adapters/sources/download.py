@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
 
+from ferroflow.core.addresses import public
 from ferroflow.core.errors import DataError, SourceUnavailable
 
 if TYPE_CHECKING:
@@ -31,15 +31,6 @@ class NotPublished(SourceUnavailable):
 
 class _TryAgain(Exception):
     """A failure that may pass."""
-
-
-def public(address: str) -> str:
-    """An address as it may be shown: without user name, password and query."""
-    parts = urlsplit(address)
-    if not parts.scheme.startswith("http"):
-        return address
-    host = parts.netloc.rsplit("@", 1)[-1]
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
 def fetch(

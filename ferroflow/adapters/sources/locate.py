@@ -7,11 +7,13 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from ferroflow.adapters.locks import locked
 from ferroflow.adapters.settings import Settings
 from ferroflow.adapters.sources import checksums
-from ferroflow.adapters.sources.download import NotPublished, Progress, fetch, public
+from ferroflow.adapters.sources.download import NotPublished, Progress, fetch
 from ferroflow.adapters.sources.simulated import simulated
 from ferroflow.adapters.storage import replacing
+from ferroflow.core.addresses import public
 from ferroflow.core.errors import SourceUnavailable, UnreadableFile
 from ferroflow.core.fingerprint import file_digest, fingerprint
 from ferroflow.core.spec import PipelineSpec, SourceFile
@@ -80,7 +82,7 @@ def _cached(file: SourceFile, downloads: Path) -> Located | None:
 
 def _fetched(file: SourceFile, downloads: Path, mirror: str | None, progress: Progress | None) -> Located:
     path = downloads / file.mirror
-    with checksums.locked(path):  # whoever waited here finds it fetched
+    with locked(path):  # whoever waited here finds it fetched
         found = _cached(file, downloads)
         if found is not None:
             return found
@@ -108,7 +110,7 @@ def _recorded(file: SourceFile, downloads: Path, origin: str, address: str) -> L
 def _extract(url: str, member: str, path: Path, downloads: Path, progress: Progress | None) -> None:
     """Take one member out of a zip archive, which is kept: other files may come out of it."""
     archive = downloads / "archives" / f"{fingerprint(url)}.zip"
-    with checksums.locked(archive):
+    with locked(archive):
         if not archive.exists():
             fetch(url, archive, progress=progress)
     try:

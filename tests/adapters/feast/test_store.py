@@ -132,7 +132,8 @@ def test_a_view_that_left_the_description_leaves_the_registry_and_the_online_sto
     feast = store(home, [pipeline(features=(departures,))])
     assert [view.name for view in feast.list_feature_views()] == ["departures"]
     with PackedStore(home.online("rides"), read_only=True) as packed:
-        assert packed.views() == ["departures"]
+        assert packed.read("arrivals", [1, 2], ["rides"]) == {}
+        assert packed.read("departures", [1, 2], ["rides"]).keys() == {1, 2}
 
 
 def test_a_changed_time_to_live_reaches_the_registry(home: Home, rides: PipelineSpec) -> None:
