@@ -9,6 +9,8 @@ import polars as pl
 import pytest
 
 from ferroflow.adapters.pipelines import load
+from ferroflow.core.cells import cell
+from ferroflow.core.contract import Field
 from ferroflow.core.errors import LeakageError
 from ferroflow.core.spec import SourceFile
 
@@ -71,3 +73,13 @@ def test_census_files_are_one_spelling_with_nulls_for_question_marks(mirror: Pat
         texts = told.select(pl.selectors.string())
         assert not texts.select(pl.any_horizontal(pl.all().str.contains(r"^\s|\?|\s$").fill_null(False)).any()).item()
     assert train["occupation"].null_count() == 1_843 + 1
+
+
+@pytest.mark.parametrize("text", [" Private", "Private", " ?", "?", "", " Self-emp-inc "])
+def test_request_means_what_the_same_cell_of_the_census_files_means(text: str) -> None:
+    from pipelines.income.derive import TEXT, derive
+
+    cells = dict.fromkeys(TEXT, "x") | {"workclass": text}
+    told = derive(pl.LazyFrame([cells]), {}).collect()["workclass"][0]
+    asked = cell(Field(name="workclass", type="text", nullable=True), text, load("income").source.null_values)
+    assert asked == (told or None)
