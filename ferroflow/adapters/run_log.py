@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -42,3 +43,17 @@ def on_screen(console: Console, *, quiet: bool = False) -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.removeHandler(handler)
+
+
+def hand_over(seconds: float = 10.0) -> None:
+    """Send what this process still holds of logs and events; to be called before the Prefect server is stopped.
+
+    Left to the end of the process, Prefect would ask the absent server again and again for a minute.
+    """
+    if "prefect" not in sys.modules:
+        return
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=seconds)

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ferroflow.adapters import run_log
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.processes import Stack, signals_end
 from ferroflow.adapters.services import any_port
@@ -45,6 +46,7 @@ def run_demo(settings: Settings, *, as_json: bool) -> None:
             _tell(story, stack)
     finally:
         console.print("[dim]stopping the servers[/dim]")
+        run_log.hand_over()
         stack.stop()
     _finish(story, Path(settings.home).parent / "demo.json", console, as_json)
 
