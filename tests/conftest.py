@@ -57,6 +57,7 @@ _FIRST = ("demo", "flows", "docs")  # the slow ones first, so that no process is
 _TOGETHER = ("flows", "serving")  # folders whose files share servers
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each file (or folder that shares servers) to one process, and begin with the slow ones."""
 

@@ -128,7 +128,7 @@ def test_the_prefect_page_of_a_run_shows_tasks_and_artifacts(addresses: dict[str
 def test_mlflow_shows_the_runs(addresses: dict[str, str], page: Any) -> None:
     page.goto(f"{addresses['mlflow']}/#/models/taxi", wait_until="load")
     page.get_by_text("Version 2", exact=True).wait_for()
-    assert page.get_by_text("champion").count() == 1
+    page.get_by_text("champion").first.wait_for()
 
 
 def test_the_openapi_page_shows_the_typed_request(addresses: dict[str, str], page: Any) -> None:
