@@ -54,16 +54,14 @@ def mirror() -> Path:
 
 
 _FIRST = ("demo", "flows", "docs")  # the slow ones first, so that no process is left waiting for one of them
-_TOGETHER = ("flows", "serving")  # folders whose files share servers
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each file (or folder that shares servers) to one process, and begin with the slow ones."""
+    """Begin with the slow folders."""
 
-    def folder(item: pytest.Item) -> str:
-        return item.path.relative_to(ROOT / "tests").parts[0]
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        return _FIRST.index(folder) if folder in _FIRST else len(_FIRST)
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(folder(item) if folder(item) in _TOGETHER else str(item.path)))
-    items.sort(key=lambda item: _FIRST.index(folder(item)) if folder(item) in _FIRST else len(_FIRST))
+    items.sort(key=place)

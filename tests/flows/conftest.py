@@ -80,7 +80,9 @@ _OVER = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A stack of server and worker, with every deployment."""
-    settings = settings_of(tmp_path_factory.mktemp("stack"), prefect_port=4311)
+    settings = settings_of(
+        tmp_path_factory.mktemp("stack"), prefect_port=4311 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    )
     stack = Stack(settings)
     try:
         stack.start(("prefect", "worker"))
