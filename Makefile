@@ -32,7 +32,7 @@ demo: $(RUNTIME)  ## the whole loop on real data: from dirty files to a model th
 	$(BIN)/ferroflow demo
 
 test: $(DEV)  ## all tests, and that they cover ferroflow/
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report= $(TESTS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report= $(TESTS)
 	$(BIN)/coverage report --skip-covered --skip-empty --fail-under 90
 
 check: $(DEV)  ## style, types, contracts, generated files
