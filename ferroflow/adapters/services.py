@@ -97,6 +97,8 @@ def _prefect(settings: Settings, ports: dict[str, int], urls: dict[str, str]) ->
     home = Home(settings.home)
     variables = {
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home.prefect / 'prefect.db'}",
+        # Otherwise the pages ask port 4200, whatever port the server was given.
+        "PREFECT_UI_API_URL": f"{urls.get('prefect', '')}/api",
         # Its own copy of the pages: two servers of one installation would write the same folder.
         "PREFECT_UI_STATIC_DIRECTORY": str(home.prefect / "ui"),
     }
