@@ -201,7 +201,9 @@ class Prediction(Record):
     features: dict[str, Any]
     prediction: float
     degraded: bool
-    label: float | str | None = None
+    watermarks: dict[str, int | None]  # stored view -> until when (µs) the online store was complete
+    label: float | None = None
+    labelled_at: datetime | None = None
 
 
 class ColumnDrift(BaseModel):

@@ -123,6 +123,16 @@ def test_prefects_pages_ask_their_own_server_which_holds_the_artifacts(addresses
     assert {"taxi-leaderboard", "taxi-verdict", "taxi-mlflow"} <= {artifact["key"] for artifact in found}
 
 
+def test_the_prefect_page_of_the_retraining_shows_its_artifacts(addresses: dict[str, str], page: Any) -> None:
+    server = addresses["prefect"]
+    runs = httpx.post(f"{server}/api/flow_runs/filter", json={"sort": "START_TIME_DESC"}, timeout=30).json()
+    [retrain] = [run for run in runs if run["name"] == "retrain taxi"]  # the event's; nobody else asked for one
+    page.goto(f"{server}/runs/flow-run/{retrain['id']}", wait_until="load")
+    page.locator("#artifacts").click()
+    for artifact in ("taxi-leaderboard", "taxi-verdict", "taxi-mlflow"):
+        page.get_by_text(artifact).first.wait_for(state="attached")
+
+
 def test_mlflow_shows_the_runs(addresses: dict[str, str], page: Any) -> None:
     page.goto(f"{addresses['mlflow']}/#/models/taxi", wait_until="load")
     page.get_by_text("Version 2", exact=True).wait_for()

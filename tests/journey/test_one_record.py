@@ -21,6 +21,7 @@ from ferroflow.adapters.processes import Stack
 from ferroflow.adapters.settings import load_settings
 from ferroflow.stations import (
     evaluate,
+    explain,
     features,
     gate,
     ingest,
@@ -137,9 +138,9 @@ def test_9_the_prediction_was_logged_before_it_was_answered_and_takes_its_label(
     label = {"prediction_id": tour.prediction_id, "value": minutes}
     told = httpx.post(f"{tour.address}/v1/taxi/feedback", json={"labels": [label]}, timeout=30).json()
     assert told == {"accepted": 1, "unknown": [], "repeated": []}
-    logged = PredictionLog(tour.home.predictions("taxi")).read()
-    assert logged["id"].to_list() == [tour.prediction_id]
-    assert logged["label"].to_list() == [minutes]
+    logged = explain.find(tour.home, tour.prediction_id)
+    assert (logged.parent, logged.label) == (tour.model.fingerprint, minutes)
+    assert PredictionLog(tour.home.predictions("taxi")).read()["id"].to_list() == [tour.prediction_id]
 
 
 def test_10_a_report_judges_it_and_a_decision_follows(tour: SimpleNamespace) -> None:
