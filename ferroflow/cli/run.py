@@ -18,7 +18,7 @@ from ferroflow.adapters.processes import OWNER, addresses, end_abandoned_servers
 from ferroflow.adapters.settings import Settings
 from ferroflow.core.durations import duration
 from ferroflow.core.errors import UsageError
-from ferroflow.core.spec import ByColumn, PipelineSpec
+from ferroflow.core.spec import ByColumn, FixedFiles, MonthlyFiles, PipelineSpec
 from ferroflow.core.splits import windows
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ def plan(settings: Settings, spec: PipelineSpec, as_of: datetime | None, minutes
     moment = as_of or start(spec, datetime.now(UTC))
     seconds = budget(minutes)
     history = duration(spec.source.history)
-    files = spec.source.files.files(moment - history, moment)
+    wanted = spec.source.files
+    files = wanted.files(moment - history, moment) if isinstance(wanted, MonthlyFiles | FixedFiles) else []
     return {
         "pipeline": spec.name,
         "as_of": moment.isoformat(),

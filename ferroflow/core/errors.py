@@ -12,6 +12,7 @@
     │   ├── UnreadableFile       the file is there, its bytes make no table
     │   ├── EmptySource          no row at all
     │   ├── SchemaError          a column is missing, or a whole column has the wrong type
+    │   ├── BatchRefused         too many rows refused, or a rule about all rows failed: nothing is trained on them
     │   └── RowsLost             rows in are not rows accepted + rows quarantined
     ├── ModelError (4)           no candidate trained, an export differs from its model
     ├── RegistryError (5)        the registry refuses or is away
@@ -79,6 +80,10 @@ class EmptySource(DataError):
 
 class SchemaError(DataError):
     """A column is missing, or a whole column has a type that the schema cannot take."""
+
+
+class BatchRefused(DataError):
+    """The rows together are too bad to train on."""
 
 
 class RowsLost(DataError):

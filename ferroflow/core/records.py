@@ -38,7 +38,24 @@ class Part(BaseModel):
     ingested_at: datetime
     label: str = ""
     digest: str = ""  # SHA-256 of the Parquet file at ``path``
-    blank_lines: int = 0  # of a CSV file: no row was made of them
+    blank_lines: int = 0  # of a text file: no row was made of them
+    since: str | None = None  # of an incremental batch: the watermark it began above
+    upto: str | None = None  # of an incremental batch: the watermark it moved to
+
+
+class Unreadable(BaseModel):
+    """A file that makes no table, quarantined whole: its bytes lie at ``path``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    origin: str
+    address: str
+    sha256: str
+    size: int  # bytes
+    reason: str
+    path: str
+    seen_at: datetime
 
 
 class Snapshot(Record):
@@ -48,6 +65,9 @@ class Snapshot(Record):
     parts: tuple[Part, ...]
     references: dict[str, str]  # reference name -> path of its Parquet file
     rows: int
+    made_at: datetime | None = None  # when these bytes were first put together
+    unreadable: tuple[Unreadable, ...] = ()
+    corrections: str = ""  # fingerprint of the corrections that are laid over the raw rows; "": none
 
 
 class Validated(Record):
@@ -61,6 +81,34 @@ class Validated(Record):
     rows_quarantined: int
     reasons: dict[str, int]  # rows for each reason; a row may have several
     casts: dict[str, str]  # column -> "Int64, Int32 -> Int64": types that had to be changed
+    warnings: dict[str, int] = {}  # rule that only warns -> rows it would have refused
+    cleaned: dict[str, int] = {}  # "column: rule" of the declared cleaning -> cells (or rows) it changed
+
+
+class RuleResult(BaseModel):
+    """What one rule about all rows says, with its number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    rule: str
+    severity: Literal["error", "warning"]
+    passed: bool
+    value: float | None
+    reason: str
+
+
+class Quality(Record):
+    """How good the accepted rows are, and whether a run may go on with them."""
+
+    as_of: datetime
+    passed: bool
+    reason: str  # the failed rules in one line; what was looked at when all passed
+    score: float  # 0 to 1: the mean of its parts
+    parts: dict[str, float]  # completeness, validity, uniqueness, timeliness, consistency: each 0 to 1
+    rules: tuple[RuleResult, ...]
+    anomalies: tuple[str, ...]  # figures unlike those of earlier snapshots
+    profile: str  # path of the columns' profile (JSON)
+    page: str  # path of the page people look at (HTML)
 
 
 class FeatureTable(Record):

@@ -3,94 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, ClassVar, Literal
 
 import polars as pl
 
+from ferroflow.core.cleaning import Clip, Deduplicate, Default, Replace, Trim
+from ferroflow.core.dataset_rules import Fresh, Known, LikeBefore, NullShare, RowCount, UniqueShare
 from ferroflow.core.durations import duration
 from ferroflow.core.errors import LeakageError, SpecError
 from ferroflow.core.features import RequestFeatures, StoredFeatures
+from ferroflow.core.sources import (
+    Evolution,
+    FixedFiles,
+    Glob,
+    MonthlyFiles,
+    Reference,
+    Source,
+    SourceFile,
+    Stream,
+    Table,
+)
 
-# ---------------------------------------------------------------------------------------------- where data comes from
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """One file of a source: its public address, and its path below a mirror (``FERROFLOW_MIRROR``)."""
-
-    url: str
-    mirror: str
-    member: str | None = None  # the file inside, where the address gives a zip archive
-    skip_rows: int = 0  # lines before the data or the header
-    label: str = ""  # kept in the column ``source_label`` of the snapshot, when given
-
-    @property
-    def name(self) -> str:
-        """The file's own name."""
-        return self.mirror.rsplit("/", 1)[-1]
-
-
-@dataclass(frozen=True)
-class MonthlyFiles:
-    """One file a month; ``url`` and ``mirror`` hold ``{year}`` and ``{month:02}``."""
-
-    url: str
-    mirror: str
-    first: datetime
-
-    def files(self, start: datetime, end: datetime) -> list[SourceFile]:
-        """The files of all months that overlap ``[start, end)`` and are over at ``end``."""
-        found = []
-        year, month = max((self.first.year, self.first.month), (start.year, start.month))
-        while (following := datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)) <= end + timedelta(days=1):
-            names = {"year": year, "month": month}
-            found.append(SourceFile(self.url.format(**names), self.mirror.format(**names)))
-            year, month = following.year, following.month
-        return found
-
-
-@dataclass(frozen=True)
-class FixedFiles:
-    """Files that do not depend on the date."""
-
-    entries: tuple[SourceFile, ...]
-
-    def files(self, start: datetime, end: datetime) -> list[SourceFile]:
-        """All of them."""
-        return list(self.entries)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reference:
-    """A small table joined by ``derive``: read whole, as text columns unless ``dtypes`` says otherwise."""
-
-    name: str
-    file: SourceFile
-    dtypes: Mapping[str, pl.DataType | type[pl.DataType]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where raw rows come from.
-
-    ``time`` names the event-time column of the *derived* rows (UTC after ``derive``); ``timezone`` is the wall clock
-    its raw values are in. ``history`` bounds how far back of ``as_of`` files are fetched.
-    ``simulator`` is ``module:function``, called with ``(file_name, seed)`` for a file or a reference;
-    it returns a frame of the same raw schema: the off-line fallback.
-    """
-
-    files: MonthlyFiles | FixedFiles
-    format: Literal["parquet", "csv"]
-    time: str | None = None
-    timezone: str = "UTC"
-    history: str = "3650d"
-    columns: tuple[str, ...] = ()  # of a CSV file without a header
-    separator: str = ","
-    null_values: tuple[str, ...] = ("",)
-    simulator: str | None = None
-
+__all__ = [
+    "MLP",
+    "Baseline",
+    "BeatsBaseline",
+    "BeatsChampion",
+    "Boosting",
+    "ByColumn",
+    "ByTime",
+    "Candidate",
+    "Classification",
+    "Clip",
+    "Deduplicate",
+    "Default",
+    "Evolution",
+    "FixedFiles",
+    "Fresh",
+    "Gate",
+    "Glob",
+    "InputDrift",
+    "Known",
+    "LikeBefore",
+    "Monitor",
+    "MonthlyFiles",
+    "NoWorseSlice",
+    "NullShare",
+    "Performance",
+    "PipelineSpec",
+    "Reference",
+    "Regression",
+    "Replace",
+    "Retrain",
+    "RowCount",
+    "Schedules",
+    "Source",
+    "SourceFile",
+    "Staleness",
+    "Stream",
+    "TabM",
+    "Table",
+    "TargetEncoding",
+    "Trim",
+    "Tuning",
+    "UniqueShare",
+]
 
 # ------------------------------------------------------------------------------------------------------ what is learnt
 
@@ -302,6 +281,10 @@ class PipelineSpec:
     ``derive(rows, references)`` adds columns (target, UTC time, joined reference data) and may neither drop nor
     reorder rows. ``inputs`` are the fields of a request: nothing else is known at prediction time, and features can
     see nothing else. ``categorical`` are those model inputs that are names, not quantities.
+    ``cleaning`` changes raw cells before ``derive``, in its order, and counts each change. ``rules`` judge all rows
+    together. A run ends before it trains when an error among them fails, when more than the share ``max_quarantined``
+    of the rows is quarantined, or more than ``max_unreadable`` files could not be read. ``personal`` are raw columns
+    whose values appear in no quarantine file, log, page or command's output.
     ``as_of`` makes the pipeline a replay of the past: training is made for that moment unless another is given, and its
     clock starts there and moves on with the event times that the service is asked for. None: the clock is the present
     hour.
@@ -315,7 +298,12 @@ class PipelineSpec:
     target: Regression | Classification
     categorical: tuple[str, ...] = ()
     references: tuple[Reference, ...] = ()
+    cleaning: tuple[Default | Clip | Trim | Replace | Deduplicate, ...] = ()
     derive: Callable[[pl.LazyFrame, Mapping[str, pl.LazyFrame]], pl.LazyFrame] | None = None
+    rules: tuple[RowCount | Fresh | NullShare | UniqueShare | Known | LikeBefore, ...] = ()
+    max_quarantined: float = 0.25
+    max_unreadable: int = 0
+    personal: tuple[str, ...] = ()
     features: tuple[RequestFeatures | StoredFeatures, ...] = ()
     encodings: tuple[TargetEncoding, ...] = ()
     candidates: tuple[Candidate, ...] = (MLP(), Boosting())
@@ -345,7 +333,11 @@ class PipelineSpec:
                 )
             if self.source.time is None:
                 raise SpecError(f"Pipeline {self.name!r} has stored features {view.name!r} but its source has no time.")
-        for text in (self.source.history, self.retrain.cooldown, self.retrain.window):
+        if not 0 <= self.max_quarantined <= 1:
+            raise SpecError(
+                f"Pipeline {self.name!r}: max_quarantined is {self.max_quarantined}; it is a share, 0 to 1."
+            )
+        for text in (self.retrain.cooldown, self.retrain.window):
             duration(text)
 
     @property

@@ -15,10 +15,10 @@ from ferroflow.adapters.sources.files import ReadOptions, read_raw
 from ferroflow.adapters.sources.locate import Located, locate
 from ferroflow.adapters.storage import atomic_parquet, is_whole, read_record, write_record
 from ferroflow.core.durations import duration
-from ferroflow.core.errors import EmptySource, SchemaError, UnreadableFile
+from ferroflow.core.errors import EmptySource, SchemaError, SpecError, UnreadableFile
 from ferroflow.core.fingerprint import file_digest, fingerprint
 from ferroflow.core.records import Part, Snapshot
-from ferroflow.core.spec import MonthlyFiles, PipelineSpec, Reference, SourceFile
+from ferroflow.core.spec import FixedFiles, MonthlyFiles, PipelineSpec, Reference, SourceFile
 from ferroflow.core.validation import LINE, PROBLEM, ROW
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,10 @@ def _located(
     spec: PipelineSpec, as_of: datetime, home: Home, settings: Settings, progress: Progress | None
 ) -> list[tuple[SourceFile, Located]]:
     """The source's own files in their order, then the landed ones by name."""
-    wanted = spec.source.files.files(as_of - duration(spec.source.history), as_of)
+    files = spec.source.files
+    if not isinstance(files, MonthlyFiles | FixedFiles):
+        raise SpecError(f"Pipeline {spec.name!r} reads no files by name.")
+    wanted = files.files(as_of - duration(spec.source.history), as_of)
     found: list[tuple[SourceFile, Located]] = []
     missing: NotPublished | None = None
     for file in wanted:
