@@ -8,7 +8,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-NAMES = {"loop": "the loop under Prefect against the sum of its stations called as plain Python"}
+NAMES = {
+    "loop": "the loop under Prefect against the sum of its stations called as plain Python",
+    "ingest": "a CSV file to a snapshot: the ingest station, Polars, pyarrow, DuckDB",
+    "validate": "rows split into accepted and quarantined: ours, by hand, by pandera",
+}
 
 
 def main() -> None:
@@ -21,9 +25,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
     parser.add_argument("--pipeline", help="the pipeline to run [default: the first that brings a simulator]")
     parser.add_argument("--rounds", type=int, default=2, help="counted rounds; medians are printed [default: 2]")
+    parser.add_argument("--rows", type=int, help="of the file that ingest reads [default: 2,000,000]")
     given = parser.parse_args()
+    if given.rows and given.name != "ingest":
+        parser.error("--rows is an option of the benchmark ingest only")
     measure: Callable[..., dict[str, Any]] = importlib.import_module(f"benchmarks.{given.name}").measure
-    figures = measure(pipeline=given.pipeline, rounds=given.rounds)
+    own = {"rows": given.rows} if given.rows else {}
+    figures = measure(pipeline=given.pipeline, rounds=given.rounds, **own)
     if given.json:
         print(json.dumps(figures))
         return

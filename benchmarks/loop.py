@@ -24,9 +24,8 @@ _CHILD = """
 import json, sys
 from benchmarks.loop import {kind} as run
 stations = run({pipeline!r})
-import resource
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024 * 1024)
-print("FIGURES " + json.dumps({{"stations": stations, "peak_mb": peak}}))
+from benchmarks.memory import peak_mb
+print("FIGURES " + json.dumps({{"stations": stations, "peak_mb": peak_mb()}}))
 """
 
 
@@ -44,6 +43,7 @@ def plain(pipeline: str) -> dict[str, float]:
         gate,
         ingest,
         package,
+        quality,
         register,
         split,
         train,
@@ -63,6 +63,7 @@ def plain(pipeline: str) -> dict[str, float]:
 
     snapshot = timed("ingest", ingest.ingest, spec, as_of, home, now=now, settings=settings)
     validated = timed("validate", validate.validate, spec, snapshot, home)
+    timed("quality", quality.assess, spec, snapshot, validated, as_of, home)
     table = timed("features", features.build_features, spec, validated, as_of, home)
     timed("materialize", features.materialize, spec, as_of, home)
     parts = timed("split", split.split, spec, table, home)

@@ -10,7 +10,7 @@ from prefect import State, Task
 from pydantic import BaseModel, ConfigDict
 
 from ferroflow.adapters import pipelines
-from ferroflow.core.records import Decision, Evaluation, Snapshot, Standing, TrainedModel, Validated, Verdict
+from ferroflow.core.records import Decision, Evaluation, Quality, Snapshot, Standing, TrainedModel, Validated, Verdict
 from flows.parameters import Clock, clock, utc
 from tasks import artifacts
 
@@ -24,6 +24,7 @@ class RunReport(BaseModel):
     as_of: datetime
     snapshot: str
     rows: dict[str, int]  # in, accepted, quarantined
+    data_quality: float  # the score of the accepted rows, 0 to 1
     candidate: str | None = None
     leaderboard: tuple[Standing, ...] = ()  # errors on the validation rows, best first
     quality: dict[str, float] = {}  # [baseline_ | champion_](validation | test)_<metric>
@@ -66,7 +67,7 @@ class Run:
         """The present moment: a promotion is dated when it happens, not when its run began."""
         return datetime.now(UTC)
 
-    def report(self, snapshot: Snapshot, validated: Validated, **more: Any) -> RunReport:
+    def report(self, snapshot: Snapshot, validated: Validated, assessed: Quality, **more: Any) -> RunReport:
         """The report of a run that ends here."""
         artifacts.stations(self.pipeline, self.seconds, tuple(self.reused))
         rows = {
@@ -79,6 +80,7 @@ class Run:
             as_of=self.as_of,
             snapshot=snapshot.fingerprint,
             rows=rows,
+            data_quality=assessed.score,
             seconds=self.seconds,
             reused=tuple(self.reused),
             **more,

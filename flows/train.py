@@ -15,7 +15,7 @@ from tasks import data as tasks
 
 @flow(name="train", flow_run_name="train {pipeline}", persist_result=True, result_serializer="json")
 def train(pipeline: str, as_of: datetime | None = None, minutes: Minutes = None) -> RunReport:
-    """Ingest, validate, make features, search, train, judge, register; promote when every gate passes.
+    """Ingest, validate, judge the data, make features, search, train, judge, register; promote when every gate passes.
 
     Args:
         pipeline: its folder's name below pipelines/.
@@ -27,8 +27,10 @@ def train(pipeline: str, as_of: datetime | None = None, minutes: Minutes = None)
     snapshot = run(tasks.ingest, run.as_of, run.now)
     emit("ferroflow.data.ingested", pipeline, {"snapshot": snapshot.fingerprint, "rows": snapshot.rows})
     validated = run(tasks.validate, snapshot)
+    assessed = run(tasks.quality, snapshot, validated, run.as_of)
     table = run(tasks.features, validated, run.as_of)
     written = run(tasks.materialize, run.as_of)
     emit("ferroflow.features.materialized", pipeline, {"rows": written, "as_of": run.as_of.isoformat()})
     split = run(tasks.split, table)
-    return run.report(snapshot, validated, **release(run, snapshot, validated, table, split, budget(minutes)))
+    released = release(run, snapshot, validated, table, split, budget(minutes))
+    return run.report(snapshot, validated, assessed, **released)

@@ -123,16 +123,19 @@ def _row(contract: ServingContract) -> dict[str, Any]:
     return {
         "type": "object",
         "additionalProperties": False,
-        "required": [entry.name for entry in contract.fields],
+        "required": [entry.name for entry in contract.fields if not entry.optional],
         "properties": {entry.name: _field(entry) for entry in contract.fields},
     }
 
 
 def _field(entry: Field) -> dict[str, Any]:
     kind = _TYPES[entry.type]
-    found: dict[str, Any] = {"type": [kind, "null"] if entry.nullable else kind, "examples": [example(entry)]}
+    missing = entry.nullable or entry.optional
+    found: dict[str, Any] = {"type": [kind, "null"] if missing else kind, "examples": [example(entry)]}
     if entry.description:
         found["description"] = entry.description
+    if entry.cleaning:
+        return found  # its bounds hold for what cleaning makes of a value, not for what is sent
     if entry.type == "time":
         found["format"] = "date-time"
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import orjson
@@ -51,8 +51,9 @@ def typed(contract: ServingContract, rows: Sequence[Any]) -> pl.DataFrame:
         Refused: 422, with the row, the field and the value of the first cell that is wrong.
     """
     names = {field.name for field in contract.fields}
+    optional = {field.name for field in contract.fields if field.optional}
     for number, row in enumerate(rows):
-        _shape(row, number, names)
+        _shape(row, number, names, optional)
     columns = [_column(field, rows, contract.null_values) for field in contract.fields]
     return pl.DataFrame(columns)
 
@@ -88,15 +89,18 @@ def _only(document: Any, name: str, of: str) -> list[Any]:
     return list(document[name])
 
 
-def _shape(row: Any, number: int, names: set[str]) -> None:
-    """An object with exactly these names."""
+def _shape(row: Any, number: int, names: set[str], optional: Set[str] = frozenset()) -> None:
+    """An object with exactly these names, of which it may lack some."""
     if not isinstance(row, dict):
         raise Refused(422, f"row {number} is no object; one with {', '.join(sorted(names))} is expected", row=number)
     if row.keys() == names:
         return
-    if missing := sorted(names - row.keys()):
+    if missing := sorted(names - optional - row.keys()):
         raise Refused(422, f"missing; every row has {', '.join(sorted(names))}", row=number, field=missing[0])
-    extra = _shown(sorted(row.keys() - names)[0])
+    unknown = sorted(row.keys() - names)
+    if not unknown:
+        return
+    extra = _shown(unknown[0])
     raise Refused(422, f"unknown field; expected are {', '.join(sorted(names))}", row=number, field=extra)
 
 
@@ -104,9 +108,9 @@ def _column(field: Field, rows: Sequence[Mapping[str, Any]], null_values: Sequen
     values = []
     for number, row in enumerate(rows):
         try:
-            values.append(cell(field, row[field.name], null_values))
+            values.append(cell(field, row.get(field.name), null_values))
         except BadValue as error:
-            raise _refusal(number, field.name, row[field.name], str(error)) from None
+            raise _refusal(number, field.name, row.get(field.name), str(error)) from None
     return pl.Series(field.name, values, dtype=FIELD_TYPES[field.type])
 
 

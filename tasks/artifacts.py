@@ -7,9 +7,12 @@ from typing import Any, Literal
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from ferroflow.adapters import processes
+from ferroflow.adapters import profile_charts as charts
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.settings import load_settings
-from ferroflow.core.records import Evaluation, ModelVersion, MonitorReport, TrainedModel, Validated, Verdict
+from ferroflow.adapters.storage import read_record
+from ferroflow.core.profile import ColumnProfile, Profile
+from ferroflow.core.records import Evaluation, ModelVersion, MonitorReport, Quality, TrainedModel, Validated, Verdict
 
 
 def quarantine(validated: Validated) -> None:
@@ -19,6 +22,40 @@ def quarantine(validated: Validated) -> None:
     reasons = sorted(validated.reasons.items(), key=lambda entry: -entry[1])
     table = [{"reason": reason, "rows": rows} for reason, rows in reasons] or [{"reason": "none", "rows": 0}]
     create_table_artifact(table, key=_key(validated.pipeline, "quarantine"), description=said)
+
+
+def assessed(quality: Quality, home: Home) -> None:
+    """The score with its parts and the way to the page, each rule's word, and the columns' profile."""
+    path, key = home.absolute(quality.page), quality.pipeline
+    lines = [f"## {'Good enough' if quality.passed else 'Refused'}: {quality.score:.3f} of 1", "", quality.reason, ""]
+    lines += ["| part | |", "|---|---|", *(f"| {name} | {value:.3f} |" for name, value in quality.parts.items())]
+    lines += ["", *(f"- {told}" for told in quality.anomalies)]
+    lines += ["", f"[Page with distributions]({_address('service', home)}/reports/{key}/{path.name}) (`{path}`)"]
+    create_markdown_artifact("\n".join(lines), key=_key(key, "quality"), description=quality.reason)
+    rules = [
+        {"rule": rule.rule, "severity": rule.severity, "holds": rule.passed, "value": rule.value, "why": rule.reason}
+        for rule in quality.rules
+    ]
+    create_table_artifact(rules, key=_key(key, "rules"), description="Rules about all rows")
+    profile = read_record(home.absolute(quality.profile), Profile)
+    if profile is not None and profile.columns:
+        table = [_profiled(column) for column in profile.columns]
+        create_table_artifact(table, key=_key(key, "profile"), description=f"Columns of {profile.rows:,} accepted rows")
+
+
+def _profiled(column: ColumnProfile) -> dict[str, Any]:
+    low, high = (charts.number(value, column.kind) for value in (column.low, column.high))
+    return {
+        "column": column.name,
+        "type": column.dtype,
+        "missing": round(column.missing_share, 4),
+        "distinct": column.distinct,
+        "low": low,
+        "high": high,
+        "mean": charts.number(column.mean, column.kind),
+        "most frequent": next(iter(column.top), "–"),
+        "PSI": column.shift,
+    }
 
 
 def leaderboard(model: TrainedModel) -> None:

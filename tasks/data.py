@@ -8,14 +8,16 @@ from prefect import task
 
 from ferroflow.adapters import pipelines
 from ferroflow.adapters.settings import load_settings
-from ferroflow.core.records import FeatureTable, Snapshot, Split, Validated
+from ferroflow.core.errors import BatchRefused
+from ferroflow.core.records import FeatureTable, Quality, Snapshot, Split, Validated
 from ferroflow.core.splits import retrain_protocol
 from ferroflow.stations import features as feature_station
 from ferroflow.stations import ingest as ingest_station
+from ferroflow.stations import quality as quality_station
 from ferroflow.stations import split as split_station
 from ferroflow.stations import validate as validate_station
 from tasks import artifacts, downloads
-from tasks.policy import KEPT, OUTSIDE, carry_out, record_of, say
+from tasks.policy import KEPT, OUTSIDE, carry_out, home, record_of, say
 
 
 @task(name="ingest", task_run_name="ingest {pipeline}", **OUTSIDE)
@@ -31,6 +33,25 @@ def validate(pipeline: str, snapshot: Snapshot) -> Validated:
     validated = carry_out(validate_station.validate, pipeline, snapshot)
     artifacts.quarantine(record_of(validated))
     return validated
+
+
+@task(name="quality", task_run_name="quality of {pipeline}", **KEPT)
+def quality(pipeline: str, snapshot: Snapshot, validated: Validated, as_of: datetime) -> Quality:
+    """Judge the accepted rows together; a batch that is too bad ends the run here, with its page already drawn.
+
+    Raises:
+        BatchRefused: an error among the rules failed, too many rows were refused, or files could not be read.
+    """
+    result = carry_out(quality_station.assess, pipeline, snapshot, validated, as_of)
+    judged: Quality = record_of(result)
+    artifacts.assessed(judged, home())
+    if not judged.passed:
+        raise BatchRefused(
+            f"{pipeline}: {judged.reason}. Nothing is trained on these rows and no feature is refreshed. Look at "
+            f"{home().absolute(judged.page)} and `ferroflow quarantine show {pipeline}`; then mend the source, or what "
+            f"pipelines/{pipeline}/spec.py asks for: rules, max_quarantined, max_unreadable."
+        )
+    return result
 
 
 @task(name="features", task_run_name="features {pipeline}", **KEPT)

@@ -27,6 +27,7 @@ from ferroflow.core.records import (
     Evaluation,
     FeatureTable,
     MonitorReport,
+    Quality,
     Record,
     Snapshot,
     Split,
@@ -38,6 +39,7 @@ from ferroflow.core.records import (
 _FOLDERS: dict[type[Record], str] = {
     Snapshot: "snapshots",
     Validated: "validated",
+    Quality: "quality",
     FeatureTable: "tables",
     Split: "splits",
     TrainedModel: "models",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Iterable, Sequence
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 
-from ferroflow.core.contract import Field, ServingContract, StoredView
+from ferroflow.core.cleaning import BLANKS, Clip, Deduplicate, Default, Trim
+from ferroflow.core.contract import CellRule, Field, ServingContract, StoredView
 from ferroflow.core.errors import SpecError
 from ferroflow.core.fingerprint import file_digest, fingerprint
 from ferroflow.core.records import TrainedModel
@@ -90,7 +92,35 @@ def _field(spec: PipelineSpec, name: str, column: Any) -> Field:
         maximum=high,
         choices=choices,
         description=column.description or column.title or "",
+        cleaning=_cleaning(spec, name),
     )
+
+
+def _cleaning(spec: PipelineSpec, name: str) -> tuple[CellRule, ...]:
+    """What is done to the column's cells before training sees them: the same is done to a request's."""
+    found = []
+    for rule in spec.cleaning:
+        if isinstance(rule, Deduplicate) or rule.column != name:
+            continue
+        if isinstance(rule, Default):
+            found.append(CellRule(rule="default", value=_as_json(rule.value)))
+        elif isinstance(rule, Clip):
+            found.append(CellRule(rule="clip", low=rule.low, high=rule.high))
+        elif isinstance(rule, Trim):
+            found.append(CellRule(rule="trim", characters=rule.characters + BLANKS))
+        else:
+            pairs = tuple((_as_json(key), _as_json(value)) for key, value in rule.values.items())
+            found.append(CellRule(rule="replace", values=pairs))
+    return tuple(found)
+
+
+def _as_json(value: Any) -> Any:
+    """A declared value as a request would carry it."""
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return f"{value.isoformat()}T00:00:00" if isinstance(value, date) else value
 
 
 def _target(spec: PipelineSpec, column: Any) -> tuple[float | None, float | None, tuple[str, ...]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +12,16 @@ import orjson
 import typer
 
 from ferroflow.adapters.home import Home
-from ferroflow.adapters.storage import read_record
-from ferroflow.core.errors import NotFound
-from ferroflow.core.records import Part, Record, Snapshot, Validated
+from ferroflow.adapters.storage import atomic_parquet, read_record
+from ferroflow.core.durations import duration
+from ferroflow.core.errors import DataError, NotFound, UsageError
+from ferroflow.core.records import ColumnDrift, Part, Snapshot, Validated
+from ferroflow.stations import retention, versions
 
 
 def list_datasets(home: Home, pipeline: str | None, as_json: bool) -> None:
     """List snapshots, newest moment first, with the rows that were accepted and quarantined."""
-    rows = [_line(snapshot, _latest(home, snapshot)) for name in known(home, pipeline) for snapshot in _all(home, name)]
+    rows = [_line(entry, home) for name in known(home, pipeline) for entry in reversed(versions.history(name, home))]
     if as_json:
         tell(rows)
         return
@@ -24,13 +29,14 @@ def list_datasets(home: Home, pipeline: str | None, as_json: bool) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("pipeline", "snapshot", "as of"):
+    for column in ("pipeline", "snapshot", "as of", "made (UTC)"):
         table.add_column(column, no_wrap=True)
     for column in ("files", "rows", "accepted", "refused"):
         table.add_column(column, justify="right")
     for row in rows:
         moment = str(row["as_of"])[:16].replace("T", " ")
-        table.add_row(row["pipeline"], row["fingerprint"], moment, *(number(row[name]) for name in _COUNTS))
+        made = row["made_at"][:16].replace("T", " ")
+        table.add_row(row["pipeline"], row["fingerprint"], moment, made, *(number(row[name]) for name in _COUNTS))
     Console().print(table if rows else "No snapshot yet. Make one: ferroflow run PIPELINE")
 
 
@@ -40,20 +46,28 @@ def show_dataset(home: Home, pipeline: str, fingerprint: str, as_json: bool) -> 
     Raises:
         NotFound: no snapshot begins so, or several do.
     """
-    snapshot = _find(home, pipeline, fingerprint)
-    validated = _latest(home, snapshot)
+    known(home, pipeline)
+    snapshot = versions.find(pipeline, fingerprint, home)
+    validated = versions.validated(snapshot, home)
+    models = versions.trained_on(pipeline, home).get(snapshot.fingerprint, [])
     if as_json:
-        tell(
-            {"snapshot": snapshot.model_dump(mode="json"), "validated": validated and validated.model_dump(mode="json")}
-        )
+        checked = validated and validated.model_dump(mode="json")
+        tell({"snapshot": snapshot.model_dump(mode="json"), "validated": checked, "models": models})
         return
     from rich.console import Console
 
     console = Console()
     console.print(f"[bold]{pipeline}[/bold] snapshot [bold]{snapshot.fingerprint}[/bold], {snapshot.rows:,} rows")
     console.print(_files(snapshot.parts))
+    if snapshot.made_at is not None:
+        console.print(f"made {_minute(snapshot.made_at)} UTC, after {snapshot.parent or 'none'}")
+    if snapshot.corrections:
+        console.print(f"corrections {snapshot.corrections} are laid over its rows")
+    for file in snapshot.unreadable:
+        console.print(f"unreadable: {file.file} ({file.size:,} bytes): {file.reason}", markup=False)
     for name, path in snapshot.references.items():
         console.print(f"reference {name}: {path}")
+    console.print(f"models trained on it: {', '.join(f'version {one}' for one in models) or 'none'}")
     if validated is not None:
         console.print(
             f"{validated.rows_in:,} rows in = {validated.rows_accepted:,} accepted + "
@@ -61,6 +75,118 @@ def show_dataset(home: Home, pipeline: str, fingerprint: str, as_json: bool) -> 
         )
         for column, cast in validated.casts.items():
             console.print(f"cast {column}: {cast}", markup=False)
+
+
+def diff_datasets(home: Home, pipeline: str, old: str | None, new: str, as_json: bool) -> None:
+    """Show what differs between two snapshots: files, raw columns, refusals, and distributions of accepted rows.
+
+    Without ``old`` the snapshot before ``new`` is meant.
+
+    Raises:
+        NotFound: no snapshot begins so, several do, or there is none before.
+    """
+    known(home, pipeline)
+    after = versions.find(pipeline, new, home)
+    before = versions.find(pipeline, old or _parent(after), home)
+    found = versions.difference(before, after, home)
+    if as_json:
+        tell(asdict(found) | {"columns": [column.model_dump(mode="json") for column in found.columns]})
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(f"[bold]{pipeline}[/bold] {found.old} -> [bold]{found.new}[/bold]")
+    console.print(f"rows {number(found.rows[0])} -> {number(found.rows[1])}, ", end="")
+    console.print(f"accepted {number(found.accepted[0])} -> {number(found.accepted[1])}")
+    for line in (*found.files, *found.schema):
+        console.print(line, markup=False)
+    for reason, (first, second) in found.reasons.items():
+        console.print(f"refused {reason}: {first:,} -> {second:,}", markup=False)
+    console.print(_drifts(found.columns))
+
+
+def dataset_as_of(home: Home, pipeline: str, moment: datetime, out: Path | None, as_json: bool) -> None:
+    """Tell which snapshot was the newest at a moment; with ``out``, write its accepted rows there as Parquet.
+
+    Raises:
+        NotFound: there was none yet, or its rows were never validated.
+    """
+    known(home, pipeline)
+    snapshot = versions.current(pipeline, moment, home)
+    validated = versions.validated(snapshot, home)
+    if out is not None:
+        if validated is None:
+            raise NotFound(f"Snapshot {snapshot.fingerprint} was never validated: it has no accepted rows to write.")
+        atomic_parquet(out, versions.accepted(validated, home))
+    rows = validated.rows_accepted if validated else None
+    if as_json:
+        made = snapshot.made_at and snapshot.made_at.isoformat()
+        told = {"pipeline": pipeline, "snapshot": snapshot.fingerprint, "made_at": made, "accepted": rows}
+        tell(told | {"out": out and str(out)})
+        return
+    wrote = f"; {number(rows)} accepted rows are in {out}" if out else f", {number(rows)} accepted rows"
+    typer.echo(f"{pipeline} at {_minute(moment)} UTC: snapshot {snapshot.fingerprint}{wrote}")
+
+
+def prune_datasets(
+    home: Home, pipeline: str, keep: int, older_than: str | None, dry_run: bool, yes: bool, as_json: bool
+) -> None:
+    """Remove old snapshots and what was made of them; what a registered model needs stays.
+
+    Raises:
+        UsageError: nobody is there to be asked, and ``yes`` was not given.
+    """
+    known(home, pipeline)
+    age = duration(older_than) if older_than else None
+    now = datetime.now(UTC)
+    plan = retention.prune(pipeline, home, keep=keep, older_than=age, now=now, dry_run=True)
+    if not dry_run and plan.files:
+        if not yes:
+            confirm(f"Remove {len(plan.removed)} snapshots of {pipeline} ({plan.files} files, {plan.bytes:,} bytes)?")
+        plan = retention.prune(pipeline, home, keep=keep, older_than=age, now=now, dry_run=False)
+    if as_json:
+        tell(asdict(plan) | {"dry_run": dry_run})
+        return
+    for name, why in plan.kept.items():
+        typer.echo(f"keep   {name}  {why}")
+    for name in plan.removed:
+        typer.echo(f"{'would remove' if dry_run else 'removed'} {name}")
+    typer.echo(f"{plan.files} files, {plan.bytes:,} bytes{' would go' if dry_run else ' went'}")
+
+
+def verify_datasets(home: Home, pipeline: str | None, as_json: bool) -> None:
+    """Read every file that has a digest and compare.
+
+    Raises:
+        DataError: a file is missing or not what was written.
+    """
+    found = {name: versions.verify(name, home) for name in known(home, pipeline)}
+    if as_json:
+        lines = [
+            {"pipeline": name, "files": files, "damaged": [asdict(one) for one in damaged]}
+            for name, (files, damaged) in found.items()
+        ]
+        tell(lines)
+    damages = [(name, one) for name, (_, damaged) in found.items() for one in damaged]
+    for name, (files, damaged) in found.items():
+        if not as_json:
+            typer.echo(f"{name}: {files} files read, {len(damaged)} damaged")
+    if damages:
+        listed = "; ".join(f"{one.path} {one.problem}" for _, one in damages)
+        names = " and ".join(sorted({f"ferroflow run {name}" for name, _ in damages}))
+        raise DataError(f"{listed}. What can be made again from its source is made by: {names}")
+
+
+def confirm(question: str) -> None:
+    """Ask before something is removed for good.
+
+    Raises:
+        UsageError: there is no terminal to ask at, or the answer is no.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} There is nobody to ask: give --yes, or --dry-run to look first.")
+    if not typer.confirm(question):
+        raise UsageError("Nothing was removed.")
 
 
 def known(home: Home, pipeline: str | None) -> list[str]:
@@ -83,7 +209,9 @@ def known(home: Home, pipeline: str | None) -> list[str]:
 
 def newest(home: Home, pipeline: str) -> Validated | None:
     """The validated rows of the latest moment (of several, the one that was written last)."""
-    found = [(entry.as_of, path.stat().st_mtime, entry) for path, entry in _records(home, pipeline)]
+    paths = (home.data(pipeline) / "validated").glob("*.json")
+    records = [(path, entry) for path in paths if (entry := read_record(path, Validated)) is not None]
+    found = [(entry.as_of, path.stat().st_mtime, entry) for path, entry in records]
     return max(found, key=lambda entry: entry[:2])[2] if found else None
 
 
@@ -100,16 +228,42 @@ def number(value: int | None) -> str:
 _COUNTS = ("files", "rows", "accepted", "quarantined")
 
 
-def _line(snapshot: Snapshot, validated: Validated | None) -> dict[str, Any]:
+def _line(kept: versions.Kept, home: Home) -> dict[str, Any]:
+    snapshot = kept.snapshot
+    validated = versions.validated(snapshot, home)
     return {
         "pipeline": snapshot.pipeline,
         "fingerprint": snapshot.fingerprint,
         "as_of": snapshot.as_of.isoformat(),
+        "made_at": (snapshot.made_at or kept.since).isoformat(),
+        "parent": snapshot.parent,
         "files": len(snapshot.parts),
         "rows": snapshot.rows,
         "accepted": validated.rows_accepted if validated else None,
         "quarantined": validated.rows_quarantined if validated else None,
     }
+
+
+def _parent(snapshot: Snapshot) -> str:
+    if snapshot.parent is None:
+        raise NotFound(f"Snapshot {snapshot.fingerprint} is the first of {snapshot.pipeline!r}: name two to compare.")
+    return snapshot.parent
+
+
+def _minute(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}"
+
+
+def _drifts(columns: tuple[ColumnDrift, ...]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("column", no_wrap=True)
+    table.add_column("PSI", justify="right")
+    table.add_column("of the accepted rows", overflow="fold")
+    for column in columns:
+        table.add_row(column.column, f"{column.psi:.3f}", column.reason)
+    return table
 
 
 def _files(parts: tuple[Part, ...]) -> Any:
@@ -122,32 +276,3 @@ def _files(parts: tuple[Part, ...]) -> Any:
         at = part.ingested_at.strftime("%Y-%m-%d %H:%M")
         table.add_row(part.file, part.origin, f"{part.rows:,}", part.sha256[:12] + "…", at)
     return table
-
-
-def _all(home: Home, pipeline: str) -> list[Snapshot]:
-    paths = (home.data(pipeline) / "snapshots").glob("*.json")
-    found = [snapshot for path in paths if (snapshot := read_record(path, Snapshot)) is not None]
-    return sorted(found, key=lambda snapshot: snapshot.as_of, reverse=True)
-
-
-def _records(home: Home, pipeline: str) -> list[tuple[Path, Validated]]:
-    paths = (home.data(pipeline) / "validated").glob("*.json")
-    return [(path, entry) for path in paths if (entry := read_record(path, Validated)) is not None]
-
-
-def _latest(home: Home, record: Record) -> Validated | None:
-    """The rows of this snapshot as they were validated last."""
-    own = [(path.stat().st_mtime, entry) for path, entry in _records(home, record.pipeline)]
-    own = [entry for entry in own if entry[1].parent == record.fingerprint]
-    return max(own, key=lambda entry: entry[0])[1] if own else None
-
-
-def _find(home: Home, pipeline: str, beginning: str) -> Snapshot:
-    known(home, pipeline)
-    every = _all(home, pipeline)
-    found = [snapshot for snapshot in every if snapshot.fingerprint.startswith(beginning)]
-    if len(found) == 1:
-        return found[0]
-    have = ", ".join(snapshot.fingerprint for snapshot in every) or "none"
-    problem = f"{len(found)} snapshots of {pipeline!r} begin" if found else f"No snapshot of {pipeline!r} begins"
-    raise NotFound(f"{problem} with {beginning!r}. There are: {have}. See them: ferroflow datasets list -p {pipeline}")

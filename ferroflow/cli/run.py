@@ -16,10 +16,13 @@ from ferroflow.adapters import pipelines, run_log, services
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.processes import OWNER, addresses, end_abandoned_servers, owner
 from ferroflow.adapters.settings import Settings
+from ferroflow.adapters.sources.connections import shown
+from ferroflow.adapters.sources.globs import matched
 from ferroflow.core.durations import duration
 from ferroflow.core.errors import UsageError
-from ferroflow.core.spec import ByColumn, FixedFiles, MonthlyFiles, PipelineSpec
+from ferroflow.core.spec import ByColumn, FixedFiles, Holdout, MonthlyFiles, PipelineSpec
 from ferroflow.core.splits import windows
+from ferroflow.stations.ingest import simulated_file
 
 if TYPE_CHECKING:
     from flows.run import RunReport
@@ -81,14 +84,11 @@ def plan(settings: Settings, spec: PipelineSpec, as_of: datetime | None, minutes
 
     moment = as_of or start(spec, datetime.now(UTC))
     seconds = budget(minutes)
-    history = duration(spec.source.history)
-    wanted = spec.source.files
-    files = wanted.files(moment - history, moment) if isinstance(wanted, MonthlyFiles | FixedFiles) else []
     return {
         "pipeline": spec.name,
         "as_of": moment.isoformat(),
         "home": str(settings.home),
-        "files": [_origin(settings, file.mirror, file.url) for file in files],
+        "files": _wanted(settings, spec, moment - duration(spec.source.history), moment),
         "references": [_origin(settings, entry.file.mirror, entry.file.url) for entry in spec.references],
         "landing": sorted(path.name for path in Home(settings.home).landing(spec.name).glob("*.*")),
         "split": _windows(spec, moment),
@@ -98,6 +98,20 @@ def plan(settings: Settings, spec: PipelineSpec, as_of: datetime | None, minutes
         "seconds": spec.tuning.seconds if seconds is None else seconds,
         "gates": [gate.name for gate in spec.gates],
     }
+
+
+def _wanted(settings: Settings, spec: PipelineSpec, start: datetime, end: datetime) -> list[dict[str, str]]:
+    """The source's files (those that match a pattern now), its table or its stream."""
+    source = spec.source
+    if isinstance(source.files, MonthlyFiles | FixedFiles):
+        return [_origin(settings, file.mirror, file.url) for file in source.files.files(start, end)]
+    if settings.simulate:
+        return [{"file": simulated_file(spec).name, "from": "simulator"}]
+    if source.files is not None:
+        return [{"file": match.name, "from": match.address} for match in matched(source.files, settings)]
+    if source.table is not None:
+        return [{"file": source.table.name or source.table.query or "", "from": shown(source.table.url)}]
+    return [{"file": source.stream.name, "from": shown(source.stream.url)}] if source.stream else []
 
 
 def _origin(settings: Settings, mirror: str, url: str) -> dict[str, str]:
@@ -117,6 +131,12 @@ def _windows(spec: PipelineSpec, moment: datetime) -> dict[str, str]:
         return {
             "test": f"{split.column} = {split.test}",
             "validation": f"{split.validation:.0%} of the other rows",
+            "train": "the rest",
+        }
+    if isinstance(split, Holdout):
+        return {
+            "test": f"{split.test:.0%} of the rows",
+            "validation": f"{split.validation:.0%} of the rows",
             "train": "the rest",
         }
     zone = ZoneInfo(spec.source.timezone)
@@ -153,6 +173,7 @@ def _print_report(report: RunReport, settings: Settings) -> None:
         f"\n{rows['in']:,} rows in = {rows['accepted']:,} accepted + {rows['quarantined']:,} quarantined",
         highlight=False,
     )
+    console.print(f"quality of the data: {report.data_quality:.3f} of 1", highlight=False)
     metrics = list(report.leaderboard[0].metrics) if report.leaderboard else []
     table = Table("candidate", *metrics, "trials", "seconds", title="Leaderboard (validation rows)")
     for line in report.leaderboard:

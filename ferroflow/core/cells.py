@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ferroflow.core.contract import Field, ServingContract
+from ferroflow.core.contract import CellRule, Field, ServingContract
 
 FLOAT32_MAX = 3.4028234663852886e38
 """The graph computes in float32; anything larger would become infinite in there."""
@@ -31,7 +31,10 @@ def label(contract: ServingContract, value: Any) -> float:
         BadValue: the value is no such thing.
     """
     if contract.task == "regression":
-        return _number(Field(name=contract.target, type="number"), value)
+        field = Field(name=contract.target, type="number")
+        number = _number(field, value)
+        _judge_number(field, number)
+        return number
     known = contract.classes or (contract.positive,)
     if isinstance(value, str) and value.strip() in known:
         return 1.0 if value.strip() == contract.positive else 0.0
@@ -44,7 +47,8 @@ def label(contract: ServingContract, value: Any) -> float:
 def cell(field: Field, value: Any, null_values: Sequence[str] = ("",)) -> Any:
     """One value of a request, checked: float, int, text, UTC time or None.
 
-    A text loses the blanks around it and is missing when it is one of ``null_values``, as in validation.
+    A text loses the blanks around it and is missing when it is one of ``null_values``; then the field's cleaning is
+    done, and then its bounds are asked: as in validation.
 
     Raises:
         BadValue: it is not what the field says.
@@ -52,21 +56,45 @@ def cell(field: Field, value: Any, null_values: Sequence[str] = ("",)) -> Any:
     if field.type == "text" and isinstance(value, str):
         value = value.strip()
         value = None if value in null_values else value
+    if value is not None:
+        value = _READ[field.type](field, value)
+    for rule in field.cleaning:
+        value = _cleaned(rule, field, value, null_values)
     if value is None:
         if field.nullable:
             return None
         raise BadValue(f"nothing, but {_expected(field)} is expected")
-    return _CHECKS[field.type](field, value)
+    _JUDGE[field.type](field, value)
+    return value
+
+
+def _cleaned(rule: CellRule, field: Field, value: Any, null_values: Sequence[str]) -> Any:
+    """What one declared rule makes of a value that was read; None is a missing one."""
+    if value is None:
+        return _READ[field.type](field, rule.value) if rule.rule == "default" else None
+    if rule.rule == "clip":
+        value = value if rule.low is None else max(value, type(value)(rule.low))
+        return value if rule.high is None else min(value, type(value)(rule.high))
+    if rule.rule == "trim":
+        text = value.strip(rule.characters)
+        return None if text in ("", *null_values) else text
+    if rule.rule == "replace":
+        for key, stands_for in rule.values:
+            if _READ[field.type](field, key) == value:
+                return None if stands_for is None else _READ[field.type](field, stands_for)
+    return value
 
 
 def _number(field: Field, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadValue(f"{_kind(value)}, but {_expected(field)} is expected")
-    number = float(value)
+    return float(value)
+
+
+def _judge_number(field: Field, number: float) -> None:
     if not math.isfinite(number) or abs(number) > FLOAT32_MAX:
         raise BadValue(f"not finite as a 32-bit number; {_expected(field)} is expected")
     _bounds(field, number)
-    return number
 
 
 def _integer(field: Field, value: Any) -> int:
@@ -74,20 +102,26 @@ def _integer(field: Field, value: Any) -> int:
         raise BadValue(f"{_kind(value)}, but {_expected(field)} is expected")
     if not math.isfinite(value) or value != int(value) or not -_INT64 <= value < _INT64:
         raise BadValue(f"no whole number of 64 bits; {_expected(field)} is expected")
-    _bounds(field, int(value))
-    if field.choices is not None and int(value) not in field.choices:
-        raise BadValue(f"unknown; {_expected(field)} is expected")
     return int(value)
+
+
+def _judge_integer(field: Field, value: int) -> None:
+    _bounds(field, value)
+    if field.choices is not None and value not in field.choices:
+        raise BadValue(f"unknown; {_expected(field)} is expected")
 
 
 def _text(field: Field, value: Any) -> str:
     if not isinstance(value, str):
         raise BadValue(f"{_kind(value)}, but {_expected(field)} is expected")
+    return value
+
+
+def _judge_text(field: Field, value: str) -> None:
     if field.choices is not None and value not in field.choices:
         raise BadValue(f"unknown; {_expected(field)} is expected")
     if len(value) > _LONGEST_TEXT or not (value or field.nullable):
         raise BadValue(f"{len(value)} characters; a text of 1 to {_LONGEST_TEXT} is expected")
-    return value
 
 
 def _time(field: Field, value: Any) -> datetime:
@@ -103,17 +137,26 @@ def _time(field: Field, value: Any) -> datetime:
         moment = None
     if moment is None:
         raise BadValue(f"no time; {_expected(field)} is expected")
-    if not _YEARS[0] <= moment.year <= _YEARS[1]:
-        raise BadValue(f"outside the years {_YEARS[0]} to {_YEARS[1]}; {_expected(field)} is expected")
-    _bounds(field, moment.timestamp())
     return moment
 
 
-_CHECKS: dict[str, Callable[[Field, Any], Any]] = {
+def _judge_time(field: Field, moment: datetime) -> None:
+    if not _YEARS[0] <= moment.year <= _YEARS[1]:
+        raise BadValue(f"outside the years {_YEARS[0]} to {_YEARS[1]}; {_expected(field)} is expected")
+    _bounds(field, moment.timestamp())
+
+
+_READ: dict[str, Callable[[Field, Any], Any]] = {
     "number": _number,
     "integer": _integer,
     "text": _text,
     "time": _time,
+}
+_JUDGE: dict[str, Callable[[Field, Any], None]] = {
+    "number": _judge_number,
+    "integer": _judge_integer,
+    "text": _judge_text,
+    "time": _judge_time,
 }
 
 

@@ -6,6 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+BLANKS = (
+    "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007"
+    "\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+)
+"""Unicode's white space: the same for a text in a frame and one in a request."""
+
 
 @dataclass(frozen=True)
 class Default:
@@ -20,7 +26,7 @@ class Default:
 class Clip:
     """A number below ``low`` becomes ``low``, one above ``high`` becomes ``high``."""
 
-    column: str
+    column: str = field(kw_only=False)
     low: float | None = None
     high: float | None = None
     name: ClassVar[str] = "clip"

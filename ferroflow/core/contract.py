@@ -14,8 +14,19 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class CellRule(_Part):
+    """One declared cleaning of a field, as training had it; times are ISO 8601 texts."""
+
+    rule: Literal["default", "clip", "trim", "replace"]
+    value: str | int | float | None = None  # of a default
+    low: int | float | None = None
+    high: int | float | None = None
+    characters: str = ""  # that are trimmed, the blanks among them
+    values: tuple[tuple[str | int | float, str | int | float | None], ...] = ()  # what is replaced, and by what
+
+
 class Field(_Part):
-    """One field of a request row; ``minimum`` and ``maximum`` are inclusive."""
+    """One field of a request row; ``minimum`` and ``maximum`` are inclusive and hold after ``cleaning``."""
 
     name: str
     type: Literal["number", "integer", "text", "time"]
@@ -24,6 +35,12 @@ class Field(_Part):
     maximum: float | None = None
     choices: tuple[str | int, ...] | None = None
     description: str = ""
+    cleaning: tuple[CellRule, ...] = ()  # in this order
+
+    @property
+    def optional(self) -> bool:
+        """Whether a request may leave the field out: something stands for what is missing."""
+        return any(rule.rule == "default" for rule in self.cleaning)
 
 
 class StoredView(_Part):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
+from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 _SAMPLE = 2_000
@@ -13,7 +14,23 @@ _FEWEST = 30
 _TOLERANCE = 1e-9
 
 
+@dataclass(frozen=True)
+class Leak:
+    """Columns that tell the target together, and how, in words."""
+
+    columns: tuple[str, ...]
+    how: str
+
+    def __str__(self) -> str:
+        return f"{' + '.join(map(repr, self.columns))} {self.how}"
+
+
 def find_leaks(frame: pl.DataFrame, target: str, inputs: Sequence[str], positive: str | None = None) -> list[str]:
+    """A phrase for each leak that :func:`leaks` finds."""
+    return [str(leak) for leak in leaks(frame, target, inputs, positive)]
+
+
+def leaks(frame: pl.DataFrame, target: str, inputs: Sequence[str], positive: str | None = None) -> list[Leak]:
     """Inputs that reproduce the target exactly on every row where both are known.
 
     Looked for are: a column that equals the target, a number that is a linear function of it (seconds for minutes), and
@@ -26,7 +43,7 @@ def find_leaks(frame: pl.DataFrame, target: str, inputs: Sequence[str], positive
         positive: the positive value of a classification's target.
 
     Returns:
-        A phrase for each leak, naming its columns; none when the target has one value only, or below 30 rows.
+        One for each column or pair; none when the target has one value only, or below 30 rows.
     """
     known = frame.filter(pl.col(target).is_not_null())
     if known[target].n_unique() < 2 or known.height < _FEWEST:
@@ -39,9 +56,9 @@ def find_leaks(frame: pl.DataFrame, target: str, inputs: Sequence[str], positive
     told = {*same, *linear}
     others = {name: column for name, column in numbers.items() if name not in told}
     return [
-        *(f"{name!r} equals the target" for name in same),
-        *(f"{name!r} is a linear function of the target" for name in linear),
-        *(f"{one!r} + {two!r} is the target" for one, two in _sums(others, answer)),
+        *(Leak((name,), "equals the target") for name in same),
+        *(Leak((name,), "is a linear function of the target") for name in linear),
+        *(Leak(pair, "is the target") for pair in _sums(others, answer)),
     ]
 
 
@@ -65,12 +82,30 @@ def _linear(column: pl.Series, answer: pl.Series) -> bool:
 
 
 def _sums(numbers: dict[str, pl.Series], answer: pl.Series) -> list[tuple[str, str]]:
-    """Pairs whose sum is the target: tried on a sample first, then on all rows."""
+    """Pairs whose sum is the target: tried on a few rows first, then on a sample, then on all rows."""
     step = max(1, len(answer) // _SAMPLE)
     few = answer.gather_every(step)
     sample = {name: column.gather_every(step) for name, column in numbers.items()}
-    likely = [pair for pair in combinations(numbers, 2) if _adds_up(sample[pair[0]], sample[pair[1]], few)]
+    likely = [pair for pair in _near(sample, few) if _adds_up(sample[pair[0]], sample[pair[1]], few)]
     return [pair for pair in likely if _adds_up(numbers[pair[0]], numbers[pair[1]], answer)]
+
+
+def _near(numbers: dict[str, pl.Series], answer: pl.Series) -> list[tuple[str, str]]:
+    """Pairs whose sum differs from the target on none of a few rows; what is not known differs from nothing."""
+    names = list(numbers)
+    if len(names) < 2:
+        return []
+    rows = np.linspace(0, len(answer) - 1, min(_FEWEST, len(answer)), dtype=np.int64)
+    table = np.stack([numbers[name].to_numpy()[rows] for name in names])
+    wanted = answer.to_numpy()[rows]
+    finite = answer.filter(answer.is_finite().fill_null(False))
+    slack = _TOLERANCE * max(1.0, float(finite.abs().max() or 0.0))  # type: ignore[arg-type]
+    found = []
+    with np.errstate(invalid="ignore", over="ignore"):
+        for place, name in enumerate(names[:-1]):
+            misses = np.abs(table[place + 1 :] + table[place] - wanted) > slack
+            found += [(name, names[place + 1 + other]) for other in np.flatnonzero(~misses.any(axis=1))]
+    return found
 
 
 def _adds_up(one: pl.Series, other: pl.Series, answer: pl.Series) -> bool:

@@ -44,6 +44,7 @@ __all__ = [
     "Fresh",
     "Gate",
     "Glob",
+    "Holdout",
     "InputDrift",
     "Known",
     "LikeBefore",
@@ -185,6 +186,21 @@ class ByColumn:
     validation: float = 0.2
 
 
+@dataclass(frozen=True, kw_only=True)
+class Holdout:
+    """Seeded shares of the rows validate and test, drawn by a hash of the row's id: for rows without a time."""
+
+    validation: float = 0.2
+    test: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not (self.validation > 0 and self.test > 0 and self.validation + self.test < 1):
+            raise SpecError(
+                f"Holdout(validation={self.validation:g}, test={self.test:g}): both are shares above 0, and together "
+                "they leave rows to train on."
+            )
+
+
 @dataclass(frozen=True)
 class BeatsBaseline:
     """The candidate's error must be below the naive baseline's, with the whole paired interval."""
@@ -308,7 +324,7 @@ class PipelineSpec:
     encodings: tuple[TargetEncoding, ...] = ()
     candidates: tuple[Candidate, ...] = (MLP(), Boosting())
     baseline: Baseline = Baseline()
-    split: ByTime | ByColumn = ByTime(validation="28d", test="28d")
+    split: ByTime | ByColumn | Holdout = ByTime(validation="28d", test="28d")
     tuning: Tuning = Tuning()
     gates: tuple[Gate, ...] = (BeatsBaseline(), BeatsChampion())
     monitors: tuple[Monitor, ...] = (InputDrift(), Performance(), Staleness("35d"))

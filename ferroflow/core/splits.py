@@ -1,4 +1,4 @@
-"""Who trains, validates and tests: by time in the source's wall clock, or by an official column."""
+"""Who trains, validates and tests: by time in the source's wall clock, by an official column, or drawn by a hash."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import polars as pl
 
 from ferroflow.core.durations import duration
 from ferroflow.core.errors import DataError, SpecError
-from ferroflow.core.spec import ByColumn, ByTime, Retrain
+from ferroflow.core.spec import ByColumn, ByTime, Holdout, Retrain
 
 Part = Literal["train", "validation", "test"]
 Window = tuple[datetime | None, datetime]
@@ -20,9 +20,9 @@ PARTS: tuple[Part, ...] = ("train", "validation", "test")
 WEIGHT = "weight"
 
 
-def retrain_protocol(retrain: Retrain, split: ByTime | ByColumn | None = None) -> ByTime | ByColumn:
-    """The protocol of a retraining; a pipeline that is split by a column has no clock and keeps its own split."""
-    if isinstance(split, ByColumn):
+def retrain_protocol(retrain: Retrain, split: ByTime | ByColumn | Holdout | None = None) -> ByTime | ByColumn | Holdout:
+    """The protocol of a retraining; a pipeline that is not split by time has no clock and keeps its own split."""
+    if isinstance(split, ByColumn | Holdout):
         return split
     return ByTime(
         train=retrain.window,
@@ -70,6 +70,13 @@ def by_column(rows: pl.DataFrame, protocol: ByColumn, seed: int = 0) -> dict[Par
     return {"train": others.filter(~drawn), "validation": others.filter(drawn), "test": official_test}
 
 
+def by_hash(rows: pl.DataFrame, protocol: Holdout, seed: int = 0) -> dict[Part, pl.DataFrame]:
+    """Shares of the rows by a hash of ``row_id``: the same row is always on the same side."""
+    drawn = pl.Series([_share(row_id, seed) for row_id in rows["row_id"]], dtype=pl.Float64)
+    test, judged = drawn < protocol.test, drawn < protocol.test + protocol.validation
+    return {"train": rows.filter(~judged), "validation": rows.filter(judged & ~test), "test": rows.filter(test)}
+
+
 def weigh(rows: pl.DataFrame, time: str, end: datetime, half_life: str) -> pl.DataFrame:
     """Add ``weight`` = 0.5 ** (age / half-life), the age counted from ``end`` of the training window."""
     age = (pl.lit(end).dt.cast_time_unit("us") - pl.col(time)).dt.total_microseconds()
@@ -86,7 +93,7 @@ def check_time(pipeline: str, time: str | None) -> str:
     if time is None:
         raise SpecError(
             f"Pipeline {pipeline!r} is to be split or weighted by time, but its source names no time column. "
-            "Set Source(time=...), or use ByColumn(...) without a half-life."
+            "Set Source(time=...), or use Holdout(...) or ByColumn(...) without a half-life."
         )
     return time
 

@@ -1,44 +1,68 @@
-"""Split raw rows into accepted and quarantined ones: nothing is dropped, nothing passes unseen.
+"""Split raw rows into accepted and refused ones: nothing is dropped, nothing passes unseen.
 
-Pure functions on frames. Pandera's ways of failing open are closed here: types are cast and compared before it is
-asked, it sees an eager frame only, NaN counts as missing, and whatever it says about a whole column stops everything.
+One lazy pass over frames: cast, clean, derive, judge. Nothing is computed before it is collected, and what is collected
+together (accepted rows, refused rows, counts) is computed once, as a stream. Pandera's ways of failing open are closed
+here: types are made to fit and compared before anything is judged, NaN is missing, and a check that raises, or speaks
+about a whole column, stops everything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
 
+from ferroflow.core.cleaned import CellRule, told
+from ferroflow.core.cleaning import Deduplicate
+from ferroflow.core.columns import (
+    LABEL,
+    LINE,
+    PROBLEM,
+    ROW,
+    Column,
+    changed_types,
+    matching,
+    schema_columns,
+)
+from ferroflow.core.compiled import Rule, compiled
 from ferroflow.core.errors import RowsLost, SchemaError, SpecError
+from ferroflow.core.prepared import Prepared, prepared
+from ferroflow.core.refusals import FIRST, RAW, Explanation, words
 
-ROW = "_row"
-"""Number of a row (or line) in its file, from 1."""
-PROBLEM = "_problem"
-"""Why a line of a CSV file is no row; null otherwise."""
-LINE = "_line"
-"""That line as it stands; null otherwise."""
-LABEL = "source_label"
-"""The label of the file that a row came in, where the source's files have labels."""
-_RESERVED = (ROW, PROBLEM, LINE)
-_INDEX = "_index"
+__all__ = [
+    "LABEL",
+    "LINE",
+    "PROBLEM",
+    "ROW",
+    "Checked",
+    "Column",
+    "Derive",
+    "RowPlan",
+    "Tally",
+    "changed_types",
+    "check_rows",
+    "judging",
+    "plan_rows",
+    "reason_kind",
+    "schema_columns",
+]
 
 Derive = Callable[[pl.LazyFrame, Mapping[str, pl.LazyFrame]], pl.LazyFrame]
 
-_MOMENTS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M")
-_ZONED = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z")
+_OK = "_ok"
+_CARRIED = "_raw"
 
 
 @dataclass(frozen=True)
-class Column:
-    """One column of the schema."""
+class Tally:
+    """``rows`` in; ``warnings``: rule -> rows it would have refused; ``cleaned``: "column: rule" -> cells changed."""
 
-    name: str
-    dtype: pl.DataType
-    nullable: bool
-    required: bool
+    rows: int
+    warnings: dict[str, int]
+    cleaned: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -47,34 +71,100 @@ class Checked:
 
     accepted: pl.DataFrame
     quarantined: pl.DataFrame
+    warnings: dict[str, int] = field(default_factory=dict)
+    cleaned: dict[str, int] = field(default_factory=dict)
 
 
-def schema_columns(schema: Any) -> dict[str, Column]:
-    """The columns of a ``pandera.polars.DataFrameModel``, in its order.
+@dataclass(frozen=True)
+class RowPlan:
+    """What becomes of a part's raw rows; lazy: nothing is computed before it is collected.
 
-    Raises:
-        SpecError: a column has no type, or its name is a pattern.
+    ``accepted``: ``_row``, then the schema's columns in its order and types. ``refused``: ``_row``, bit masks of the
+    rules that failed, and the raw cells, which ``explain`` turns into words. ``counts``: one row for ``tally``. Rows
+    come in their order, unless ``derive`` reordered them. Collect all three at once, inside ``judging()``.
     """
-    found = {}
-    for name, column in schema.to_schema().columns.items():
-        dtype = getattr(column.dtype, "type", None)
-        if dtype is None or column.regex:
-            raise SpecError(f"Column {name!r} of {schema.__name__} needs one name and one Polars type.")
-        kind = dtype() if isinstance(dtype, type) else dtype
-        found[name] = Column(name, kind, bool(column.nullable), bool(column.required))
-    return found
+
+    accepted: pl.LazyFrame
+    refused: pl.LazyFrame
+    counts: pl.LazyFrame
+    explanation: Explanation
+    warnings: tuple[str, ...]
+    cleaning: tuple[str, ...]
+
+    def explain(self, refused: pl.DataFrame) -> pl.DataFrame:
+        """``_row``, ``reasons`` (sorted, each once) and ``raw`` (JSON text) of collected refused rows, or some."""
+        return self.explanation.told(refused)
+
+    def tally(self, counts: pl.DataFrame) -> Tally:
+        """What was counted on the way.
+
+        Raises:
+            SpecError: ``derive`` dropped or multiplied rows.
+        """
+        found = counts.row(0, named=True)
+        if (found["live"], found["live_rows"]) != (found["derived"], found["derived_rows"]):
+            raise SpecError(
+                f"derive made {found['derived']} rows of {found['live']}. It may neither drop nor multiply rows: join "
+                f"unique keys from the left, and leave refusing to the schema."
+            )
+        return Tally(found["rows"], _summed(self.warnings, found, "_warns"), _summed(self.cleaning, found, "_changed"))
+
+    def collect(self) -> Checked:
+        """All rows in memory, each one accounted for.
+
+        Raises:
+            SchemaError: a whole column cannot be of its type, or a check does not judge rows.
+            SpecError: ``derive`` dropped or multiplied rows.
+            RowsLost: rows in are not rows accepted plus rows quarantined (never seen).
+        """
+        with judging():
+            accepted, refused, counts = pl.collect_all([self.accepted, self.refused, self.counts], engine="streaming")
+        tally = self.tally(counts)
+        accepted, refused = (rows if rows[ROW].is_sorted() else rows.sort(ROW) for rows in (accepted, refused))
+        if accepted.height + refused.height != tally.rows:
+            raise RowsLost(f"{tally.rows} rows in, {accepted.height} accepted and {refused.height} quarantined.")
+        return Checked(accepted, self.explain(refused), tally.warnings, tally.cleaned)
 
 
 def check_rows(
-    raw: pl.DataFrame,
+    raw: pl.DataFrame | pl.LazyFrame,
     schema: Any,
     *,
     derive: Derive | None = None,
     references: Mapping[str, pl.LazyFrame] | None = None,
     null_values: Sequence[str] = ("",),
     label: str = "",
+    cleaning: Sequence[CellRule | Deduplicate] = (),
+    absent: Sequence[str] = (),
+    personal: Sequence[str] = (),
 ) -> Checked:
-    """Cast, derive and check the raw rows of one file.
+    """Cast, clean, derive and judge raw rows in memory: ``plan_rows`` collected, with its errors and those of that."""
+    return plan_rows(
+        raw.lazy(),
+        schema,
+        derive=derive,
+        references=references,
+        null_values=null_values,
+        label=label,
+        cleaning=cleaning,
+        absent=absent,
+        personal=personal,
+    ).collect()
+
+
+def plan_rows(
+    raw: pl.LazyFrame,
+    schema: Any,
+    *,
+    derive: Derive | None = None,
+    references: Mapping[str, pl.LazyFrame] | None = None,
+    null_values: Sequence[str] = ("",),
+    label: str = "",
+    cleaning: Sequence[CellRule | Deduplicate] = (),
+    absent: Sequence[str] = (),
+    personal: Sequence[str] = (),
+) -> RowPlan:
+    """How the raw rows of one file are cast, cleaned, derived and judged.
 
     Args:
         raw: rows with ``_row``, and with ``_problem`` and ``_line`` where they come from text.
@@ -83,26 +173,30 @@ def check_rows(
         references: handed to ``derive``.
         null_values: what a text cell says (without the blanks around it) when it is empty.
         label: of the file; given to ``derive`` and the schema as the column ``source_label``, unless it is empty.
+        cleaning: done in this order after the cast and before ``derive``; each changed cell is counted.
+        absent: columns of the schema that did not come and are null, for ``derive`` too.
+        personal: raw columns whose values are told nowhere.
 
     Raises:
-        SchemaError: a column is missing, or cannot be of its type at all.
-        SpecError: ``derive`` changed the number of rows.
-        RowsLost: rows in are not rows accepted plus rows quarantined (never seen).
+        SchemaError: a column is missing, or has another type than the schema's after ``derive``.
+        SpecError: a cleaning rule, ``derive`` or the schema contradicts the columns.
     """
-    columns = schema_columns(schema)
-    broken, whole = _unbroken(raw)
-    if label:
-        whole = whole.with_columns(pl.lit(label).alias(LABEL))
-    typed, failed = cast_rows(whole, columns, null_values)
-    castable = typed.filter(~pl.col(ROW).is_in(failed[ROW].implode()))
-    derived = _derived(castable, derive, references or {}, columns)
-    refused = _refused(derived, schema, columns)
-    reasons = pl.concat([broken, failed, refused]).group_by(ROW).agg(pl.col("reason").unique().sort().alias("reasons"))
-    quarantined = reasons.sort(ROW).join(_raw_text(raw, reasons), on=ROW, how="left", maintain_order="left")
-    accepted = derived.filter(~pl.col(ROW).is_in(reasons[ROW].implode())).select(ROW, *columns)
-    if accepted.height + quarantined.height != raw.height or quarantined[ROW].n_unique() != quarantined.height:
-        raise RowsLost(f"{raw.height} rows in, {accepted.height} accepted and {quarantined.height} quarantined.")
-    return Checked(accepted, quarantined)
+    with judging():
+        rows = prepared(raw, schema, null_values=null_values, label=label, absent=absent, cleaning=cleaning)
+        complete, columns, missing = _complete(_derived(rows, derive, references or {}), schema, list(rows.given))
+        frame = pl.Schema({name: column.dtype for name, column in columns.items()})
+        rules = compiled(schema.to_schema(), frame, missing)
+        accepted, refused, counts = _split(rows, complete, list(columns), rules)
+    shown = tuple(name for name in rows.kept if name != LABEL or not label)
+    errors = tuple(rule.reason for rule in rules if not rule.warns)
+    return RowPlan(
+        accepted,
+        refused,
+        counts,
+        Explanation(rows.casts, errors, shown, frozenset(personal)),
+        tuple(rule.reason for rule in rules if rule.warns),
+        tuple(told(rule) for rule in cleaning),
+    )
 
 
 def reason_kind(reason: str) -> str:
@@ -111,250 +205,121 @@ def reason_kind(reason: str) -> str:
     return head if found and ": not a " in head else reason
 
 
-def changed_types(files: Sequence[Mapping[str, str]], schema: Any) -> dict[str, str]:
-    """Columns whose type in some file is not the schema's: ``"Int32, Int64 -> Int64"``; text cells are not told.
-
-    Args:
-        files: one mapping a file, raw column -> raw type.
-        schema: as for ``check_rows``.
-    """
-    changed = {}
-    for name, column in schema_columns(schema).items():
-        wanted = str(column.dtype)
-        raw = sorted({file[name] for file in files if name in file and file[name] != "String"})
-        if raw and raw != [wanted]:
-            changed[name] = f"{', '.join(raw)} -> {wanted}"
-    return changed
-
-
-# ----------------------------------------------------------------------------------------------------------- raw rows
-
-
-def _unbroken(raw: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The reasons of lines that are no rows, and the rows that are left."""
-    if PROBLEM not in raw.columns:
-        return _no_reasons(), raw
-    broken = raw.filter(pl.col(PROBLEM).is_not_null())
-    return broken.select(_row(), reason=pl.lit("line: ") + pl.col(PROBLEM)), raw.filter(pl.col(PROBLEM).is_null())
-
-
-def _row() -> pl.Expr:
-    return pl.col(ROW).cast(pl.UInt32)
-
-
-def _no_reasons() -> pl.DataFrame:
-    return pl.DataFrame(schema={ROW: pl.UInt32, "reason": pl.String})
-
-
-def _raw_text(raw: pl.DataFrame, reasons: pl.DataFrame) -> pl.DataFrame:
-    """``_row`` and ``raw``: the cells as JSON text, or the line where there are no cells."""
-    rows = raw.filter(pl.col(ROW).is_in(reasons[ROW].implode()))
-    cells = [_tellable(rows[name]) for name in raw.columns if name not in _RESERVED]
-    text = pl.struct(cells).struct.json_encode()
-    if LINE in raw.columns:
-        line = pl.struct(pl.col(LINE).alias("line")).struct.json_encode()
-        text = pl.when(pl.col(LINE).is_not_null()).then(line).otherwise(text)
-    return rows.select(_row(), text.alias("raw"))
-
-
-def _tellable(cells: pl.Series) -> pl.Series:
-    """Cells that JSON can hold: bytes as hexadecimal digits; numbers as text where one is infinite or not a number."""
-    if cells.dtype == pl.Binary:
-        return cells.bin.encode("hex")
-    if cells.dtype.is_float() and not cells.is_finite().fill_null(True).all():
-        return cells.cast(pl.String)
-    return cells
-
-
-# -------------------------------------------------------------------------------------------------------------- types
-
-
-def cast_rows(
-    raw: pl.DataFrame, columns: Mapping[str, Column], null_values: Sequence[str]
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Cast raw columns to the schema's types; every cell that is lost by it is told as ``_row`` and ``reason``.
-
-    Text cells lose the blanks around them. NaN becomes null. Columns that the schema does not name keep their type.
+@contextmanager
+def judging() -> Iterator[None]:
+    """What Polars cannot compute while a plan is collected, it tells as an error of the data.
 
     Raises:
-        SchemaError: a whole column cannot be cast.
+        SchemaError: in place of any error of Polars.
     """
-    given = [name for name in raw.columns if name not in _RESERVED]
-    text = [name for name in given if raw.schema[name] in (pl.String, pl.Categorical) or raw.schema[name] == pl.Enum]
-    stripped = raw.with_columns(_stripped(name, null_values) for name in text)
-    wanted = [columns[name] for name in given if name in columns]
-    typed = stripped.with_columns(_cast(stripped, column) for column in wanted)
-    failed = [_lost(stripped, typed, column) for column in wanted if stripped.schema[column.name] != column.dtype]
-    clean = typed.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None)).drop(PROBLEM, LINE, strict=False)
-    return clean.with_columns(_row()), pl.concat([_no_reasons(), *failed])
-
-
-def _stripped(name: str, null_values: Sequence[str]) -> pl.Expr:
-    cell = pl.col(name).cast(pl.String).str.strip_chars()
-    return pl.when(cell.is_in(list(null_values))).then(None).otherwise(cell).alias(name)
-
-
-def _cast(raw: pl.DataFrame, column: Column) -> pl.Series:
-    cells = raw[column.name]
     try:
-        if cells.dtype == pl.String:
-            return _from_text(cells, column.dtype)
-        if (
-            isinstance(cells.dtype, pl.Datetime)
-            and isinstance(column.dtype, pl.Datetime)
-            and bool(cells.dtype.time_zone) != bool(column.dtype.time_zone)
-        ):
-            raise SchemaError(
-                f"Column {column.name!r} came as {cells.dtype}, the schema wants {column.dtype}: a time zone cannot be "
-                f"guessed. Give the raw column the type it has, and convert it in derive under another name."
-            )
-        return cells.cast(column.dtype, strict=False)
+        yield
     except pl.exceptions.PolarsError as error:
         raise SchemaError(
-            f"Column {column.name!r} came as {cells.dtype} and cannot be made {column.dtype}: {error}. Mend the file, "
-            f"or the column's type in the schema."
+            f"The rows cannot be cast, derived or checked: {error}. Mend the file, derive or the schema's check."
         ) from error
 
 
-def _from_text(cells: pl.Series, dtype: pl.DataType) -> pl.Series:
-    if isinstance(dtype, pl.Datetime):
-        return _moments(cells, dtype)
-    if dtype == pl.Date:
-        return cells.str.to_date("%Y-%m-%d", strict=False)
-    if dtype == pl.Time:
-        return cells.str.to_time("%H:%M:%S%.f", strict=False)
-    if dtype == pl.Boolean:
-        known = {"true": True, "1": True, "false": False, "0": False}
-        return cells.str.to_lowercase().replace_strict(known, default=None, return_dtype=pl.Boolean)
-    return cells.cast(dtype, strict=False)
+# --------------------------------------------------------------------------------------------------- derived and judged
 
 
-def _moments(cells: pl.Series, dtype: pl.Datetime) -> pl.Series:
-    """ISO 8601 with or without seconds; a lone date is its midnight; with an offset where the type has a zone."""
-    name, unit = cells.name, dtype.time_unit
-    text = pl.col(name)
-    naive = [text.str.to_datetime(form, time_unit=unit, strict=False) for form in _MOMENTS]
-    naive.append(text.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime(unit)))
-    if dtype.time_zone is None:
-        return cells.to_frame().select(pl.coalesce(naive)).to_series()
-    utc = text.str.replace("[Zz]$", "+00:00")
-    zoned = [utc.str.to_datetime(form, time_unit=unit, time_zone="UTC", strict=False) for form in _ZONED]
-    return cells.to_frame().select(pl.coalesce(zoned).dt.convert_time_zone(dtype.time_zone).alias(name)).to_series()
-
-
-def _lost(raw: pl.DataFrame, typed: pl.DataFrame, column: Column) -> pl.DataFrame:
-    """The cells that are there and are not the same, or nothing, after the cast."""
-    before, after = raw[column.name], typed[column.name]
-    lost = before.is_not_null() & after.is_null()
-    to_integer = before.dtype.is_numeric() and column.dtype.is_integer()
-    if to_integer or (before.dtype.is_integer() and column.dtype.is_float()):
-        # 1.9 is not 1, and an integer beyond 2**53 is no float. NaN is only missing.
-        same = (before == after.cast(before.dtype, strict=False)).fill_null(False)
-        lost = before.is_not_null() & ~same
-    if before.dtype.is_float():
-        lost = lost & before.is_not_nan().fill_null(False)
-    told = (
-        f"{column.name}: not a {type(column.dtype).__name__}: '"
-        + before.filter(lost).cast(pl.String).str.slice(0, 80)
-        + "'"
-    )
-    return pl.DataFrame({ROW: raw[ROW].filter(lost).cast(pl.UInt32), "reason": told})
-
-
-# ------------------------------------------------------------------------------------------------- derived and checked
-
-
-def _derived(
-    rows: pl.DataFrame, derive: Derive | None, references: Mapping[str, pl.LazyFrame], columns: Mapping[str, Column]
-) -> pl.DataFrame:
-    """The derived rows in the order they came, with every column of the schema in its type."""
+def _derived(rows: Prepared, derive: Derive | None, references: Mapping[str, pl.LazyFrame]) -> pl.LazyFrame:
+    """The derived rows, with the raw cells beside them."""
+    going = rows.going()
     if derive is None:
-        return _complete(rows, columns, rows.columns)
+        return going
+    # One struct of the raw cells: a derive that selects columns by their type does not meet them.
+    carried = pl.struct([pl.col(RAW + name) for name in rows.kept] or pl.lit(None)).alias(_CARRIED)
     try:
-        derived = derive(rows.with_row_index(_INDEX).lazy(), references).collect()
+        derived = derive(going.select(ROW, *rows.given, carried), references)
+        names = derived.collect_schema().names()
     except pl.exceptions.ColumnNotFoundError as error:
-        name = str(error).split("\n", 1)[0]
-        raise SchemaError(_missing(name, rows.columns)) from error
-    if _INDEX not in derived.columns or ROW not in derived.columns:
+        raise SchemaError(_missing(str(error).split("\n", 1)[0], list(rows.given))) from error
+    if ROW not in names or _CARRIED not in names:
         raise SpecError("derive must keep the columns it is given: add columns by with_columns, and do not select.")
-    index = derived[_INDEX]
-    if derived.height != rows.height or index.n_unique() != rows.height:
-        raise SpecError(
-            f"derive made {derived.height} rows of {rows.height}. It may neither drop nor multiply rows: join unique "
-            f"keys from the left, and leave refusing to the schema."
-        )
-    return _complete(derived if index.is_sorted() else derived.sort(_INDEX), columns, rows.columns)
+    return derived.unnest(_CARRIED)
 
 
 def _missing(name: str, came: Sequence[str]) -> str:
-    known = ", ".join(column for column in came if column not in (*_RESERVED, _INDEX))
     return (
-        f"Column {name!r} is missing. These came: {known}. Mend the file, or the schema (there a column that "
+        f"Column {name!r} is missing. These came: {', '.join(came)}. Mend the file, or the schema (there a column that "
         f"may be absent is Optional[...])."
     )
 
 
-def _complete(rows: pl.DataFrame, columns: Mapping[str, Column], came: Sequence[str]) -> pl.DataFrame:
-    absent = [column for column in columns.values() if column.name not in rows.columns]
+def _complete(
+    derived: pl.LazyFrame, schema: Any, came: Sequence[str]
+) -> tuple[pl.LazyFrame, dict[str, Column], list[str]]:
+    """The rows with every column of the schema in its type; those columns; the optional ones that did not come."""
+    given = derived.collect_schema()
+    columns = schema_columns(schema, [name for name in given if not name.startswith("_")])
+    absent = [column for column in columns.values() if column.name not in given]
     for column in absent:
         if column.required:
             raise SchemaError(_missing(column.name, came))
-    full = rows.with_columns(pl.lit(None, column.dtype).alias(column.name) for column in absent)
-    full = full.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
-    # Constants and joins without a match come as Null: no value is touched by giving them their type.
-    nulls = [column for column in columns.values() if full.schema[column.name] == pl.Null]
-    full = full.with_columns(pl.col(column.name).cast(column.dtype) for column in nulls)
-    for column in columns.values():
-        if full.schema[column.name] != column.dtype:
+    for pattern, field_ in schema.to_schema().columns.items():
+        if field_.regex and field_.required and not matching(field_, list(columns)):
+            raise SchemaError(_missing(pattern, came))
+    cells = {}
+    for name, column in columns.items():
+        dtype = given.get(name, pl.Null())
+        if dtype == pl.Null:  # constants and joins without a match: no value is touched by giving them their type
+            cells[name] = pl.col(name).cast(column.dtype) if name in given else pl.lit(None, column.dtype)
+        elif dtype != column.dtype:
             raise SchemaError(
-                f"Column {column.name!r} is {full.schema[column.name]} after derive, the schema wants {column.dtype}. "
-                f"Cast it in derive, or change the schema."
+                f"Column {name!r} is {dtype} after derive, the schema wants {column.dtype}. Cast it in derive, or "
+                f"change the schema."
             )
-    return full
+        elif dtype.is_float():
+            cells[name] = pl.col(name).fill_nan(None)
+    return (
+        derived.with_columns(cell.alias(name) for name, cell in cells.items()),
+        columns,
+        [column.name for column in absent],
+    )
 
 
-def _refused(rows: pl.DataFrame, schema: Any, columns: Mapping[str, Column]) -> pl.DataFrame:
-    """What pandera says against single rows: ``_row`` and ``reason``."""
-    if rows.is_empty():
-        return _no_reasons()
-    cases = _failure_cases(rows.select(list(columns)), schema)
-    if cases is None:
-        return pl.concat([_no_reasons(), *_nulls(rows, columns)])
-    whole = cases.filter(pl.col("index").is_null())
-    if not whole.is_empty():
-        first = whole.row(0, named=True)
-        raise SchemaError(
-            f"Column {first['column']!r} fails {first['check']} as a whole: {first['failure_case']}. Mend the schema's "
-            f"check or the file."
-        )
-    nullable = [column.name for column in columns.values() if column.nullable]
-    # Pandera counts repeated nulls as duplicates, also where null is allowed.
-    repeated = pl.col("check").str.contains("uniqueness") & pl.col("failure_case").is_null()
-    cases = cases.filter(~(repeated & pl.col("column").is_in(nullable)))
-    subject = pl.when(pl.col("schema_context") == "Column").then(pl.col("column")).otherwise(pl.lit("row"))
-    numbers = rows[ROW].gather(cases["index"].cast(pl.UInt32))
-    told = cases.select(numbers.alias(ROW), reason=subject + ": " + pl.col("check"))
-    return pl.concat([_no_reasons(), told, *_nulls(rows, columns)])
+def _split(
+    rows: Prepared, complete: pl.LazyFrame, columns: Sequence[str], rules: Sequence[Rule]
+) -> tuple[pl.LazyFrame, pl.LazyFrame, pl.LazyFrame]:
+    """Accepted rows, refused rows, counts: three ends of one pass."""
+    errors = [rule for rule in rules if not rule.warns]
+    warnings = [rule for rule in rules if rule.warns]
+    flags = [f"_passes{place}" for place in range(len(errors))]
+    warned = [f"_warns{place}" for place in range(len(warnings))]
+    judged = complete.with_columns(
+        *(rule.passes.alias(flag) for rule, flag in zip(errors, flags, strict=True)),
+        *((~rule.passes).alias(flag) for rule, flag in zip(warnings, warned, strict=True)),
+    ).with_columns((pl.all_horizontal(flags) if flags else pl.lit(True)).alias(_OK))
+    accepted = judged.filter(_OK).select(ROW, *columns)
+    marks = [pl.lit(None, pl.String if name != FIRST else pl.UInt32).alias(name) for name in rows.marks]
+    masks = words([*[None] * len(rows.casts), *flags])
+    refused = judged.filter(~pl.col(_OK)).select(ROW, *marks, *masks, *(RAW + name for name in rows.kept))
+    early = rows.refused(len(errors))
+    if early is not None:
+        refused = early.merge_sorted(refused, key=ROW)
+    live = rows.live
+    before = rows.frame.select(
+        pl.len().alias("rows"),
+        (pl.len() if live is None else live.sum()).alias("live"),
+        _identity(live).alias("live_rows"),
+        *(count.alias(f"_changed{place}") for place, count in enumerate(rows.changes)),
+    )
+    after = judged.select(
+        pl.len().alias("derived"), _identity(None).alias("derived_rows"), *(pl.col(flag).sum() for flag in warned)
+    )
+    return accepted, refused, pl.concat([before, after], how="horizontal")
 
 
-def _nulls(rows: pl.DataFrame, columns: Mapping[str, Column]) -> list[pl.DataFrame]:
-    """Missing cells of columns that have none: looked for here too, whatever pandera sees."""
-    needed = [column.name for column in columns.values() if not column.nullable and column.required]
-    empty = [name for name in needed if rows[name].null_count()]
-    return [rows.filter(pl.col(name).is_null()).select(ROW, reason=pl.lit(f"{name}: not_nullable")) for name in empty]
+def _identity(live: pl.Expr | None) -> pl.Expr:
+    """A number that tells which rows there are, in whatever order."""
+    digest = pl.col(ROW).hash() % (1 << 31)
+    return (digest if live is None else pl.when(live).then(digest)).sum()
 
 
-def _failure_cases(rows: pl.DataFrame, schema: Any) -> pl.DataFrame | None:
-    """Pandera's failure cases (None: no failure), with all its switches that skip checks turned off."""
-    from pandera.config import ValidationDepth, config_context
-    from pandera.errors import SchemaErrors
-
-    judge = schema.to_schema()
-    judge.drop_invalid_rows = False
-    try:
-        with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):
-            judge.validate(rows, lazy=True)
-    except SchemaErrors as error:
-        cases: pl.DataFrame = error.failure_cases
-        return cases.with_columns(pl.col("check", "column", "failure_case").cast(pl.String))
-    return None
+def _summed(names: Sequence[str], found: Mapping[str, Any], prefix: str) -> dict[str, int]:
+    """Counts of equal names added up, those of nothing too."""
+    total: dict[str, int] = {}
+    for place, name in enumerate(names):
+        total[name] = total.get(name, 0) + found[f"{prefix}{place}"]
+    return total

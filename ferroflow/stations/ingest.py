@@ -1,32 +1,52 @@
-"""Station 1: raw files → ``Snapshot``, without loss and named by content."""
+"""Station 1: raw files, tables and streams → ``Snapshot``, without loss and named by content."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-import polars as pl
-
+from ferroflow.adapters import corrections
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.settings import Settings
+from ferroflow.adapters.sources import batches
 from ferroflow.adapters.sources.download import NotPublished, Progress
-from ferroflow.adapters.sources.files import ReadOptions, read_raw
-from ferroflow.adapters.sources.locate import Located, locate
-from ferroflow.adapters.storage import atomic_parquet, is_whole, read_record, write_record
+from ferroflow.adapters.sources.files import format_of
+from ferroflow.adapters.sources.globs import located, matched
+from ferroflow.adapters.sources.locate import in_place, locate
+from ferroflow.adapters.storage import read_record, write_record
 from ferroflow.core.durations import duration
-from ferroflow.core.errors import EmptySource, SchemaError, SpecError, UnreadableFile
-from ferroflow.core.fingerprint import file_digest, fingerprint
-from ferroflow.core.records import Part, Snapshot
-from ferroflow.core.spec import FixedFiles, MonthlyFiles, PipelineSpec, Reference, SourceFile
-from ferroflow.core.validation import LINE, PROBLEM, ROW
+from ferroflow.core.errors import EmptySource, UnreadableFile
+from ferroflow.core.fingerprint import fingerprint
+from ferroflow.core.records import Part, Snapshot, Unreadable
+from ferroflow.core.spec import FixedFiles, Glob, MonthlyFiles, PipelineSpec, SourceFile
+from ferroflow.stations.parts import FileChanged, Found, part_of
+from ferroflow.stations.references import reference_table
 
 logger = logging.getLogger(__name__)
 
-_READER = 1  # raised when the same bytes are to be read differently
-_ENDINGS = (".parquet", ".csv")
 LANDED = "landing"
 """The label of landed files, where the source's own files have labels."""
+
+
+@dataclass
+class _Taken:
+    """What was read so far, each once: by the name of its content."""
+
+    parts: dict[str, Part] = field(default_factory=dict)
+    unreadable: dict[str, Unreadable] = field(default_factory=dict)
+
+    def add(self, taken: Part | Unreadable) -> None:
+        """Keep it, unless the same bytes came before."""
+        known = self.parts.get(taken.fingerprint) if isinstance(taken, Part) else self.unreadable.get(taken.sha256)
+        if known is not None:
+            logger.info("%s holds the same bytes as %s: taken once", taken.file, known.file)
+        elif isinstance(taken, Part):
+            self.parts[taken.fingerprint] = taken
+        else:
+            self.unreadable[taken.sha256] = taken
 
 
 def ingest(
@@ -38,79 +58,145 @@ def ingest(
     settings: Settings,
     progress: Progress | None = None,
 ) -> Snapshot:
-    """Read the source's files up to ``as_of`` (and back by its ``history``), then those of the landing folder.
+    """Read the source up to ``as_of`` (and back by its ``history``), then the files of the landing folder.
 
-    A file that was read before is not read again; the same files give the same snapshot.
+    A file that was read before is not read again; the same files give the same snapshot. A file that makes no table is
+    kept whole in quarantine and listed in the snapshot.
 
     Args:
         spec: whose source is read.
         as_of: files of later months are left out.
         home: where parts and snapshots are kept.
-        now: kept as ``ingested_at`` of parts that are new.
+        now: kept as the moment of parts, verdicts and snapshots that are new.
         settings: the mirror, and whether to simulate.
         progress: told as files are fetched: name, bytes so far, bytes in all.
 
     Raises:
-        SourceUnavailable: a file can be had from nowhere.
-        EmptySource: there is no file, or one holds no row.
-        UnreadableFile: a file's bytes make no table.
-        DataError: a file's bytes are not those of its first time.
+        SourceUnavailable: a file can be had from nowhere, or a database or stream does not answer.
+        EmptySource: there is no file and no row.
+        UnreadableFile: there are files, and none of them makes a table.
+        DataError: a file's bytes are not those of its first time, or changed while they were read.
     """
-    parts: dict[str, Part] = {}
-    for file, located in _located(spec, as_of, home, settings, progress):
-        part = _part(spec, file, located, home, now)
-        if part.fingerprint in parts:
-            logger.info("%s holds the same bytes as %s: taken once", part.file, parts[part.fingerprint].file)
-        parts.setdefault(part.fingerprint, part)
-    if not parts:
-        raise EmptySource(_no_file(spec, as_of, home))
-    references = {entry.name: _reference(spec, entry, home, settings, progress) for entry in spec.references}
-    return _snapshot(spec, as_of, list(parts.values()), references, home)
+    taken = _Taken()
+    for part in _batches(spec, home, settings, now, progress):
+        taken.add(part)
+    for found in (*_own(spec, as_of, home, settings, progress), *_landed(spec, home)):
+        try:
+            taken.add(part_of(spec, found, home, now))
+        except FileChanged as error:
+            if found.located.origin != LANDED:
+                raise
+            logger.warning("%s It is left for the next run.", error)
+    if not taken.parts:
+        _refuse(spec, as_of, home, list(taken.unreadable.values()))
+    references = {entry.name: reference_table(spec, entry, home, settings, progress) for entry in spec.references}
+    return _snapshot(spec, as_of, taken, references, home, now)
 
 
-def _no_file(spec: PipelineSpec, as_of: datetime, home: Home) -> str:
-    return (
-        f"{spec.name!r} has no file for {as_of:%Y-%m-%d} and {spec.source.history} back. Choose another --as-of, or "
-        f"put a file into {home.landing(spec.name)}."
+def _refuse(spec: PipelineSpec, as_of: datetime, home: Home, unreadable: Sequence[Unreadable]) -> None:
+    if unreadable:
+        told = "; ".join(file.reason for file in unreadable)
+        raise UnreadableFile(f"No file of {spec.name!r} can be read ({len(unreadable)} came). {told}")
+    landing = home.landing(spec.name)
+    source = spec.source
+    if isinstance(source.files, Glob):
+        raise EmptySource(f"No file matches {source.files.pattern!r} ({spec.name!r}). Mend it, or use {landing}.")
+    if source.files is None:
+        raise EmptySource(
+            f"{spec.name!r} has no row yet: its table or stream gave none. Run again when there are, or put a file "
+            f"into {landing}."
+        )
+    raise EmptySource(
+        f"{spec.name!r} has no file for {as_of:%Y-%m-%d} and {source.history} back. Choose another --as-of, or "
+        f"put a file into {landing}."
     )
 
 
+# ----------------------------------------------------------------------------------------------------------- snapshot
+
+
 def _snapshot(
-    spec: PipelineSpec, as_of: datetime, parts: list[Part], references: dict[str, str], home: Home
+    spec: PipelineSpec, as_of: datetime, taken: _Taken, references: dict[str, str], home: Home, now: datetime
 ) -> Snapshot:
-    name = fingerprint(spec.name, [part.fingerprint for part in parts], references)
+    parts, unreadable = tuple(taken.parts.values()), tuple(taken.unreadable.values())
+    corrected = corrections.current(home, spec.name)
+    name = fingerprint(spec.name, list(taken.parts), references, list(taken.unreadable), corrected)
     path = home.data(spec.name) / "snapshots" / f"{name}.json"
     known = read_record(path, Snapshot)
-    if known is not None:
+    # A part made again after damage may have another digest: the record follows, and keeps its moment and parent.
+    if known is not None and known.parts == parts:
         return known.model_copy(update={"as_of": as_of})
     snapshot = Snapshot(
         pipeline=spec.name,
         fingerprint=name,
+        parent=_newest(home, spec.name, name) if known is None else known.parent,
         as_of=as_of,
-        parts=tuple(parts),
+        parts=parts,
         references=references,
         rows=sum(part.rows for part in parts),
+        made_at=now if known is None else known.made_at,
+        unreadable=unreadable,
+        corrections=corrected,
     )
     write_record(path, snapshot)
     return snapshot
 
 
-# -------------------------------------------------------------------------------------------------------------- files
+def _newest(home: Home, pipeline: str, but: str) -> str | None:
+    """The fingerprint of the snapshot that was made last."""
+    folder = home.data(pipeline) / "snapshots"
+    every = [read_record(path, Snapshot) for path in folder.glob("[!.]*.json") if path.stem != but]
+    dated = [(one.made_at, one.fingerprint) for one in every if one is not None and one.made_at is not None]
+    return max(dated)[1] if dated else None
 
 
-def _located(
-    spec: PipelineSpec, as_of: datetime, home: Home, settings: Settings, progress: Progress | None
-) -> list[tuple[SourceFile, Located]]:
-    """The source's own files in their order, then the landed ones by name."""
+# ------------------------------------------------------------------------------------------------------------ sources
+
+
+def _batches(
+    spec: PipelineSpec, home: Home, settings: Settings, now: datetime, progress: Progress | None
+) -> list[Part]:
+    """What a table or stream gave up to now, this run's new rows last."""
+    if spec.source.files is not None or _is_simulated(spec, settings):
+        return []
+    return batches.taken(spec, home, now=now, progress=progress)
+
+
+def _own(spec: PipelineSpec, as_of: datetime, home: Home, settings: Settings, progress: Progress | None) -> list[Found]:
+    """The source's own files in their order."""
     files = spec.source.files
-    if not isinstance(files, MonthlyFiles | FixedFiles):
-        raise SpecError(f"Pipeline {spec.name!r} reads no files by name.")
-    wanted = files.files(as_of - duration(spec.source.history), as_of)
-    found: list[tuple[SourceFile, Located]] = []
+    if isinstance(files, MonthlyFiles | FixedFiles):
+        wanted = files.files(as_of - duration(spec.source.history), as_of)
+        return _named(spec, wanted, home, settings, progress)
+    if _is_simulated(spec, settings):
+        file = simulated_file(spec)
+        return [Found(file.name, locate(spec, file, home.downloads, settings, progress))]
+    if files is None:
+        return []
+    matches = matched(files, settings)
+    return [Found(match.name, located(match, home.downloads, progress), hive=match.hive) for match in matches]
+
+
+def _is_simulated(spec: PipelineSpec, settings: Settings) -> bool:
+    return settings.simulate and spec.source.simulator is not None
+
+
+def simulated_file(spec: PipelineSpec) -> SourceFile:
+    """The one file that stands in for a pattern, a table or a stream when the source is simulated."""
+    files = spec.source.files
+    kind = format_of(files.pattern, spec.source.format) if isinstance(files, Glob) else "parquet"
+    name = f"{spec.name}.{'parquet' if kind in (None, 'excel') else kind}"
+    return SourceFile(name, name)
+
+
+def _named(
+    spec: PipelineSpec, wanted: Sequence[SourceFile], home: Home, settings: Settings, progress: Progress | None
+) -> list[Found]:
+    found: list[Found] = []
     missing: NotPublished | None = None
     for file in wanted:
         try:
-            located = locate(spec, file, home.downloads, settings, progress)
+            place = locate(spec, file, home.downloads, settings, progress)
         except NotPublished as error:
             if not found or not isinstance(spec.source.files, MonthlyFiles):
                 raise
@@ -119,100 +205,23 @@ def _located(
             continue
         if missing is not None:  # only the latest months can be late: this one is there, so the gap is a fault
             raise missing
-        found.append((file, located))
-    landing = home.landing(spec.name)
-    label = LANDED if any(file.label for file in wanted) else ""
-    for path in sorted(landing.glob("[!.]*")) if landing.is_dir() else []:
-        if path.suffix in _ENDINGS:
-            file = SourceFile(str(path), path.name, label=label)
-            found.append((file, Located(path, "landing", str(path), file_digest(path))))
-        else:
-            logger.warning("%s is left out: the landing folder takes %s", path, " and ".join(_ENDINGS))
+        found.append(Found(file.name, place, file.skip_rows, file.label))
     return found
 
 
-def _options(spec: PipelineSpec, file: SourceFile, located: Located) -> ReadOptions:
-    source = spec.source
-    kind = located.path.suffix.removeprefix(".") if located.origin == "landing" else source.format
-    if kind == "parquet":
-        return ReadOptions("parquet")
-    return ReadOptions("csv", source.columns, source.separator, file.skip_rows)
+def _landed(spec: PipelineSpec, home: Home) -> list[Found]:
+    """The landing folder's files by name, in every format that a name can tell."""
+    landing = home.landing(spec.name)
+    files = spec.source.files
+    label = LANDED if isinstance(files, FixedFiles) and any(file.label for file in files.entries) else ""
+    found = []
+    for path in sorted(landing.glob("[!.]*")) if landing.is_dir() else []:
+        if path.is_file() and format_of(path.name, None) is not None:
+            found.append(Found(path.name, in_place(path, LANDED), label=label))
+        else:
+            logger.warning("%s is left out: %s", path, _why_left_out(path))
+    return found
 
 
-def _part(spec: PipelineSpec, file: SourceFile, located: Located, home: Home, now: datetime) -> Part:
-    """The part made of these bytes read this way: found, or made."""
-    options = _options(spec, file, located)
-    name = fingerprint(_READER, located.sha256, options, file.label)
-    folder = home.data(spec.name) / "parts"
-    known = read_record(folder / f"{name}.json", Part)
-    if known is not None and is_whole(home.absolute(known.path), known.digest):
-        return known
-    path = folder / f"{name}.parquet"
-    table = read_raw(located.path, options, file.name)
-    atomic_parquet(path, table.frame)
-    part = Part(
-        fingerprint=name,
-        file=file.name,
-        origin=located.origin,
-        address=located.address,
-        sha256=located.sha256,
-        rows=table.frame.height,
-        columns={
-            column: str(dtype) for column, dtype in table.frame.schema.items() if column not in (ROW, PROBLEM, LINE)
-        },
-        path=home.relative(path),
-        ingested_at=now if known is None else known.ingested_at,
-        label=file.label,
-        digest=file_digest(path),
-        blank_lines=table.blank_lines,
-    )
-    _read_back(path, part)
-    write_record(folder / f"{name}.json", part)
-    return part
-
-
-def _read_back(path: Path, part: Part) -> None:
-    rows = pl.scan_parquet(path).select(pl.len()).collect().item()
-    if rows != part.rows:
-        raise UnreadableFile(f"{path} holds {rows} rows, {part.rows} were written. Check the disk and run again.")
-
-
-# --------------------------------------------------------------------------------------------------------- references
-
-
-def _reference(
-    spec: PipelineSpec, reference: Reference, home: Home, settings: Settings, progress: Progress | None
-) -> str:
-    """The reference's table as Parquet, named by content: its path relative to the home."""
-    located = locate(spec, reference.file, home.downloads, settings, progress)
-    kind = "parquet" if reference.file.name.endswith(".parquet") else "csv"
-    options = ReadOptions(kind, skip_rows=reference.file.skip_rows)
-    dtypes = {name: str(dtype) for name, dtype in reference.dtypes.items()}
-    name = fingerprint(_READER, located.sha256, options, dtypes)
-    path = home.data(spec.name) / "references" / f"{name}.parquet"
-    if not path.is_file():
-        atomic_parquet(path, _reference_table(reference, located, options))
-    return home.relative(path)
-
-
-def _reference_table(reference: Reference, located: Located, options: ReadOptions) -> pl.DataFrame:
-    raw = read_raw(located.path, options, reference.file.name).frame
-    if PROBLEM in raw.columns:
-        broken = raw.filter(pl.col(PROBLEM).is_not_null())
-        if not broken.is_empty():
-            line, problem = broken[ROW][0], broken[PROBLEM][0]
-            raise UnreadableFile(
-                f"Line {line} of the reference {reference.file.name} has {problem}. A reference is joined "
-                f"whole: mend it."
-            )
-    frame = raw.drop(ROW, PROBLEM, LINE, strict=False)
-    missing = sorted(set(reference.dtypes) - set(frame.columns))
-    if missing:
-        raise SchemaError(
-            f"The reference {reference.name!r} has no column {', '.join(missing)}. These came: "
-            f"{', '.join(frame.columns)}. Mend its dtypes in the spec, or the file."
-        )
-    try:
-        return frame.cast(pl.Schema(reference.dtypes))
-    except pl.exceptions.PolarsError as error:
-        raise SchemaError(f"The reference {reference.name!r} does not fit its dtypes: {error}") from error
+def _why_left_out(path: Path) -> str:
+    return "it is no file" if not path.is_file() else "its name does not tell a format, as .csv or .parquet do"

@@ -12,12 +12,13 @@ from ferroflow.adapters.home import Home
 from ferroflow.adapters.storage import atomic_parquet, read_record, write_record
 from ferroflow.core.fingerprint import fingerprint
 from ferroflow.core.records import FeatureTable, Split
-from ferroflow.core.spec import ByColumn, ByTime, PipelineSpec
+from ferroflow.core.spec import ByColumn, ByTime, Holdout, PipelineSpec
 from ferroflow.core.splits import (
     PARTS,
     Part,
     Window,
     by_column,
+    by_hash,
     by_time,
     check_filled,
     check_time,
@@ -32,7 +33,7 @@ def split(
     table: FeatureTable,
     home: Home,
     *,
-    protocol: ByTime | ByColumn | None = None,
+    protocol: ByTime | ByColumn | Holdout | None = None,
     half_life: str | None = None,
 ) -> Split:
     """Write train, validation and test rows of a table by the spec's protocol, or by another.
@@ -52,8 +53,10 @@ def split(
     path = home.absolute(table.path)
     if isinstance(chosen, ByTime):
         parts, boundaries = _by_time(spec, path, chosen, table.as_of, half_life)
-    else:
+    elif isinstance(chosen, ByColumn):
         parts, boundaries = _by_column(spec, path, chosen, half_life)
+    else:
+        parts, boundaries = _by_hash(spec, path, chosen, half_life)
     return _write(spec, table, home, folder, parts, boundaries, half_life is not None)
 
 
@@ -125,6 +128,23 @@ def _by_column(
         "test": f"{protocol.column} = {protocol.test}",
         "validation": f"{protocol.validation:g} of the others",
     }
+
+
+def _by_hash(
+    spec: PipelineSpec, path: Path, protocol: Holdout, half_life: str | None
+) -> tuple[dict[Part, pl.DataFrame], dict[str, str]]:
+    if half_life is not None:
+        check_time(spec.name, None)
+    rows = pl.read_parquet(path)
+    parts = by_hash(rows, protocol, spec.tuning.seed)
+    boundaries = {"test": f"{protocol.test:g} of the rows", "validation": f"{protocol.validation:g} of the rows"}
+    asked: dict[Part, str] = {
+        "train": "a place outside both shares",
+        "validation": f"a place in the share of {protocol.validation:g}",
+        "test": f"a place in the share of {protocol.test:g}",
+    }
+    check_filled(spec.name, {part: parts[part].height for part in PARTS}, asked, f"{rows.height:,} rows")
+    return parts, boundaries
 
 
 def _words(window: Window, timezone: str) -> str:

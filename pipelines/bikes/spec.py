@@ -13,16 +13,19 @@ from ferroflow.core.spec import (
     ByTime,
     FixedFiles,
     InputDrift,
+    LikeBefore,
     NoWorseSlice,
     Performance,
     PipelineSpec,
     Regression,
     Retrain,
+    RowCount,
     Schedules,
     Source,
     SourceFile,
     Staleness,
     Tuning,
+    UniqueShare,
 )
 from pipelines.bikes.derive import derive
 from pipelines.bikes.features import rental_clock, rental_rhythm
@@ -41,6 +44,11 @@ pipeline = PipelineSpec(
     ),
     derive=derive,
     schema=RentalHour,
+    rules=(
+        RowCount(at_least=1_000),
+        UniqueShare(columns=("hour_at",), severity="warning"),
+        LikeBefore(columns=("weathersit", "hum", "windspeed", "cnt"), severity="warning"),
+    ),
     inputs=(
         "hour_at",
         "season",

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
 
 import pandera.polars as pa
 import polars as pl
@@ -10,10 +12,14 @@ from pandera.polars import Field
 
 from ferroflow.adapters.contracts import feature_code, serving_contract
 from ferroflow.adapters.home import Home
+from ferroflow.core.cells import BadValue, cell
 from ferroflow.core.contract import ServingContract
 from ferroflow.core.errors import SpecError
-from ferroflow.core.spec import Classification
+from ferroflow.core.spec import Classification, Clip, Deduplicate, Default, PipelineSpec, Replace, Trim
+from ferroflow.core.validation import ROW, check_rows
 from tests.toy_model import INPUTS, Trip, trained
+
+NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 
 
 def contract_of(home: Home) -> ServingContract:
@@ -97,3 +103,42 @@ def test_an_input_that_no_request_can_carry_is_told(home: Home) -> None:
         serving_contract(replace(made.spec, schema=Listed), made.model, {})
     with pytest.raises(SpecError, match="'zone' of pipeline 'toy' is no column of Shorter"):
         serving_contract(replace(made.spec, schema=Shorter), made.model, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "rules", "values"),
+    [
+        (
+            "zone",
+            (Replace("zone", {-1: None, 7: 8}), Default("zone", 3), Clip("zone", high=265)),
+            [-1, 7, None, 999, 4, -5],
+        ),
+        ("distance", (Clip("distance", low=1, high=40),), [0.0, 1e9, 5.5, None]),
+        ("colour", (Trim("colour", "*"), Replace("colour", {"rot": "red"})), ["*red*", " rot", "* *", "green", "blue"]),
+        (
+            "asked_at",
+            (Default("asked_at", datetime(2024, 1, 1, tzinfo=UTC)),),
+            [None, datetime(2023, 5, 1, tzinfo=UTC)],
+        ),
+    ],
+)
+def test_request_gets_the_values_that_training_got(home: Home, name: str, rules: Any, values: list[Any]) -> None:
+    made = trained(home)
+    spec: PipelineSpec = replace(made.spec, cleaning=(*rules, Deduplicate()))
+    field = next(f for f in serving_contract(spec, made.model, {}).fields if f.name == name)
+
+    class Only(Trip):
+        @classmethod
+        def to_schema(cls) -> pa.DataFrameSchema:
+            return pa.DataFrameSchema({name: Trip.to_schema().columns[name]})
+
+    raw = pl.DataFrame({name: pl.Series(values)}).with_row_index(ROW, 1)
+    checked = check_rows(raw, Only, cleaning=rules)
+    trained_on = dict(checked.accepted.rows())
+    for row, value in enumerate(values, start=1):
+        try:
+            served = cell(field, value)
+        except BadValue:
+            assert row not in trained_on
+            continue
+        assert served == trained_on[row]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ferroflow.core.cells import FLOAT32_MAX, BadValue, cell, label
-from ferroflow.core.contract import Field, ServingContract
+from ferroflow.core.contract import CellRule, Field, ServingContract
 
 KINDS = ("number", "integer", "text", "time")
 JSON = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers()) | st.just({})
@@ -120,3 +120,38 @@ def test_package_that_knows_only_the_positive_class_takes_no_other_text() -> Non
 def test_regression_label_is_a_number(value: Any) -> None:
     with pytest.raises(BadValue):
         label(contract("regression"), value)
+
+
+def test_cleaning_is_done_before_bounds_are_asked() -> None:
+    field = Field(
+        name="f",
+        type="integer",
+        minimum=0,
+        maximum=9,
+        cleaning=(
+            CellRule(rule="replace", values=((-999, None),)),
+            CellRule(rule="default", value=5),
+            CellRule(rule="clip", high=9),
+        ),
+    )
+    assert [cell(field, value) for value in (-999, None, 12, 3)] == [5, 5, 9, 3]
+    assert field.optional
+    with pytest.raises(BadValue, match="out of bounds"):
+        cell(field, -1)
+    with pytest.raises(BadValue, match="a text, but"):
+        cell(field, "12")
+
+
+def test_trimmed_text_that_says_nothing_is_missing() -> None:
+    field = Field(name="f", type="text", nullable=True, cleaning=(CellRule(rule="trim", characters="# "),))
+    assert [cell(field, value, ("", "NA")) for value in ("# a #", "##", "#NA", " b")] == ["a", None, None, "b"]
+
+
+def test_default_time_is_read_as_a_request_would_be() -> None:
+    field = Field(name="t", type="time", cleaning=(CellRule(rule="default", value="2023-03-01T00:00:00"),))
+    assert cell(field, None) == datetime(2023, 3, 1, tzinfo=UTC)
+
+
+def test_field_of_a_package_without_cleaning_is_read_as_before() -> None:
+    old = Field.model_validate_json('{"name": "f", "type": "number", "minimum": 1}')
+    assert old.cleaning == () and not old.optional

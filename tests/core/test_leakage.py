@@ -4,6 +4,7 @@ import polars as pl
 import pytest
 
 from ferroflow.core.leakage import find_leaks
+from ferroflow.core.leakage import leaks as leaking
 
 ROWS = 5_000
 NUMBERS = pl.DataFrame({"i": range(ROWS)}).select(
@@ -58,3 +59,10 @@ def test_few_rows_or_one_value_prove_nothing() -> None:
     frame = pl.DataFrame({"target": [1.0, 2.0], "copy": [1.0, 2.0]})
     assert find_leaks(frame, "target", ["copy"]) == []
     assert leaks(pl.lit(3.0), pl.lit(3.0).alias("copy")) == []
+
+
+def test_the_parts_of_a_total_are_found_among_hundreds_of_columns() -> None:
+    many = [(pl.col("i") * (place + 3) % (place + 211)).alias(f"n{place}") for place in range(400)]
+    frame = pl.DataFrame({"i": range(ROWS)}).select(*many).with_columns(total=pl.col("n7") + pl.col("n311"))
+    [leak] = leaking(frame, "total", [f"n{place}" for place in range(400)])
+    assert leak.columns == ("n7", "n311")

@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 from ferroflow.core.errors import DataError, SpecError
-from ferroflow.core.spec import ByColumn, ByTime, Retrain
-from ferroflow.core.splits import before, by_column, check_filled, check_time, retrain_protocol, weigh, windows
+from ferroflow.core.spec import ByColumn, ByTime, Holdout, Retrain
+from ferroflow.core.splits import before, by_column, by_hash, check_filled, check_time, retrain_protocol, weigh, windows
 
 NEW_YORK = "America/New_York"
 
@@ -72,3 +72,24 @@ def test_a_retraining_judges_on_the_holdout_and_keeps_an_official_test_split():
     assert (found.train, found.validation, found.test) == ("9d", "2d", "1d")
     official = ByColumn(column="label", test="test")
     assert retrain_protocol(Retrain(), official) is official
+
+
+def test_a_holdout_takes_its_shares_and_keeps_a_row_on_its_side_when_others_come() -> None:
+    rows = pl.DataFrame({"row_id": [f"part:{row}" for row in range(4_000)]})
+    protocol = Holdout(validation=0.1, test=0.3)
+    whole, half = by_hash(rows, protocol), by_hash(rows.head(2_000), protocol)
+    assert sum(frame.height for frame in whole.values()) == rows.height
+    assert whole["test"].height / rows.height == pytest.approx(0.3, abs=0.03)
+    assert whole["validation"].height / rows.height == pytest.approx(0.1, abs=0.02)
+    for part, frame in half.items():
+        assert set(frame["row_id"]) == set(whole[part]["row_id"]) & set(rows.head(2_000)["row_id"])
+    assert by_hash(rows, protocol, seed=1)["test"]["row_id"].to_list() != whole["test"]["row_id"].to_list()
+
+
+def test_a_holdout_that_leaves_nothing_to_train_on_is_no_split() -> None:
+    with pytest.raises(SpecError, match="leave rows to train on"):
+        Holdout(validation=0.5, test=0.5)
+
+
+def test_a_retraining_keeps_a_holdout() -> None:
+    assert retrain_protocol(Retrain(), Holdout()) == Holdout()

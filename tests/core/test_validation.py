@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pandera.polars import Field
 
 from ferroflow.core.errors import SchemaError, SpecError
-from ferroflow.core.validation import PROBLEM, ROW, changed_types, check_rows, reason_kind
+from ferroflow.core.validation import PROBLEM, ROW, changed_types, check_rows, plan_rows, reason_kind
 
 
 class Thing(pa.DataFrameModel):
@@ -215,3 +215,84 @@ def test_rows_in_are_rows_accepted_plus_rows_quarantined(rows: list[tuple[str | 
     assert all(told for told in checked.quarantined["reasons"].to_list())
     assert checked.quarantined["raw"].null_count() == 0
     assert checked.accepted["size"].null_count() == 0
+
+
+def test_rules_that_warn_refuse_nothing_and_are_counted() -> None:
+    class Warned(pa.DataFrameModel):
+        size: pl.Int64 = Field(ge=0, raise_warning=True)
+        price: pl.Float64 = Field(le=100)
+
+    checked = check_rows(numbered(size=[-1, -2, 3], price=[1.0, 200.0, 1.0]), Warned)
+    assert checked.accepted["size"].to_list() == [-1, 3]
+    assert checked.warnings == {"size: greater_than_or_equal_to(0)": 2}
+
+
+def test_personal_values_are_told_neither_in_reasons_nor_in_the_raw_text() -> None:
+    raw = numbered(size=["secret", "-1"], price=["1", "2"]).with_columns(
+        pl.Series(PROBLEM, [None, None, "1 cells instead of 2"][:2]), pl.Series("_line", [None, None], dtype=pl.String)
+    )
+    broken = pl.DataFrame({ROW: [3], "size": [None], "price": [None], PROBLEM: ["1 cell"], "_line": ["secret"]})
+    both = pl.concat([raw, broken], how="vertical_relaxed")
+    told = check_rows(both, Thing, personal=["size"]).quarantined
+    assert told["reasons"].to_list()[0] == ["size: not a Int64: '***'"]
+    assert told["raw"].to_list() == ['{"size":"***","price":"1"}', '{"size":"***","price":"2"}', '{"line":"***"}']
+
+
+def test_columns_that_match_a_pattern_are_all_accepted_in_the_schemas_place() -> None:
+    class Sensors(pa.DataFrameModel):
+        sensors: pl.Float64 = Field(alias="^s_.*$", regex=True, ge=0)
+        place: pl.String
+
+    checked = check_rows(numbered(place=["a", "b"], s_1=["1", "-1"], s_2=["2", "?"]), Sensors)
+    assert checked.accepted.columns == [ROW, "s_1", "s_2", "place"]
+    assert reasons(checked) == {2: ["s_2: not a Float64: '?'"]}
+
+
+def test_raw_cells_are_told_as_they_came_though_derive_changes_them_all() -> None:
+    checked = check_rows(
+        numbered(size=[1, -1], price=[1.0, 2.0]),
+        Thing,
+        derive=lambda rows, _: rows.with_columns(pl.selectors.numeric().exclude(ROW) * 10),
+    )
+    assert checked.accepted.rows() == [(1, 10, 10.0)]
+    assert checked.quarantined["raw"].to_list() == ['{"size":-1,"price":2.0}']
+
+
+def test_derive_that_drops_one_row_and_doubles_another_is_refused() -> None:
+    def swap(rows: pl.LazyFrame, _: object) -> pl.LazyFrame:
+        return pl.concat([rows.head(1), rows.head(1)])
+
+    with pytest.raises(SpecError, match="neither drop nor multiply"):
+        check_rows(numbered(size=[1, 2], price=[1.0, 2.0]), Thing, derive=swap)
+
+
+def test_check_that_means_nothing_for_its_columns_type_stops_everything() -> None:
+    class Confused(pa.DataFrameModel):
+        size: pl.Int64 = Field(isin=[0.5])
+
+    with pytest.raises(SchemaError, match="cannot be cast, derived or checked"):
+        check_rows(numbered(size=[1]), Confused)
+
+
+def test_plan_computes_nothing_before_it_is_collected() -> None:
+    seen: list[int] = []
+
+    def noted(rows: pl.LazyFrame, _: object) -> pl.LazyFrame:
+        return rows.map_batches(lambda frame: (seen.append(frame.height), frame)[1], schema=rows.collect_schema())
+
+    plan = plan_rows(numbered(size=[1], price=[1.0]).lazy(), Thing, derive=noted)
+    assert seen == []
+    assert plan.collect().accepted.height == 1
+    assert seen == [1]  # once, though three frames come of it
+
+
+def test_strict_and_ordered_schema_is_met_by_leaving_out_and_ordering() -> None:
+    class Tidy(pa.DataFrameModel):
+        a: pl.Int64
+        b: pl.Int64
+
+        class Config:
+            strict = True
+            ordered = True
+
+    assert check_rows(numbered(stray=[0], b=[2], a=[1]), Tidy).accepted.columns == [ROW, "a", "b"]

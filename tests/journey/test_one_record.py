@@ -27,6 +27,7 @@ from ferroflow.stations import (
     ingest,
     monitor,
     package,
+    quality,
     register,
     split,
     train,
@@ -66,6 +67,14 @@ def test_2_our_row_is_accepted_and_others_are_quarantined_with_reasons(tour: Sim
     rows = pl.concat([pl.scan_parquet(tour.home.absolute(path)) for path in checked.accepted])
     tour.row = rows.filter(pl.col("pickup_at") > tour.as_of - timedelta(hours=30)).head(1).collect()
     tour.row_id = tour.row["row_id"].item()
+
+
+def test_2b_the_rows_together_are_good_enough_to_go_on(tour: SimpleNamespace) -> None:
+    tour.quality = quality.assess(tour.spec, tour.snapshot, tour.validated, tour.as_of, tour.home)
+    assert tour.quality.parent == tour.validated.fingerprint
+    assert tour.quality.passed, tour.quality.reason
+    assert 0.8 < tour.quality.score < 1
+    assert tour.quality.score == pytest.approx(sum(tour.quality.parts.values()) / 5, abs=1e-5)
 
 
 def test_3_it_gets_features_that_were_available_when_it_was_asked(tour: SimpleNamespace) -> None:

@@ -9,7 +9,7 @@ import pytest
 from ferroflow.adapters.home import Home
 from ferroflow.core.errors import DataError, SpecError
 from ferroflow.core.records import Split
-from ferroflow.core.spec import ByColumn, ByTime
+from ferroflow.core.spec import ByColumn, ByTime, Holdout
 from ferroflow.stations.split import split
 from tests.stations.judging import AS_OF, table, toy, trips
 
@@ -120,3 +120,15 @@ def test_rows_without_a_time_are_split_once_whatever_the_moment(home: Home):
     timed = toy(split=ByColumn(column="zone", test="wild"))
     names = {split(timed, table(timed, rows, home, AS_OF + timedelta(days=day)), home).fingerprint for day in (0, 1)}
     assert len(names) == 2
+
+
+def test_a_holdout_splits_rows_without_a_time_and_never_weighs_them(home: Home):
+    source = toy().source.__class__(files=toy().source.files, format="csv")
+    spec = toy(split=Holdout(validation=0.1, test=0.3), source=source)
+    features = table(spec, trips(3_000, AS_OF, 30), home)
+    found = split(spec, features, home)
+    assert sum(found.rows.values()) == features.rows
+    assert found.rows["test"] == pytest.approx(900, rel=0.15)
+    assert found.boundaries == {"test": "0.3 of the rows", "validation": "0.1 of the rows"}
+    with pytest.raises(SpecError, match="no time column"):
+        split(spec, features, home, half_life="3d")

@@ -9,12 +9,12 @@ import pytest
 from pandera.polars import Field
 
 from ferroflow.adapters.home import Home
-from ferroflow.core.errors import SchemaError, UnreadableFile
+from ferroflow.core.errors import SchemaError, SpecError, UnreadableFile
 from ferroflow.core.records import Snapshot, Validated
-from ferroflow.core.spec import FixedFiles, PipelineSpec, SourceFile
+from ferroflow.core.spec import Clip, Default, Evolution, FixedFiles, PipelineSpec, SourceFile
 from ferroflow.stations.ingest import ingest
 from ferroflow.stations.validate import validate
-from tests.parcels import AS_OF, GOOD, HEADER, NOW, a_mirror, parcels, settings_for
+from tests.parcels import AS_OF, GOOD, HEADER, NOW, Parcel, a_mirror, derive, parcels, settings_for
 
 DIRTY = (
     HEADER
@@ -100,7 +100,7 @@ def test_another_schema_judges_the_same_part_anew(home: Home, tmp_path: Path) ->
 
 def test_missing_column_names_file_column_and_what_came(home: Home, tmp_path: Path) -> None:
     snapshot = snapshot_of(home, a_mirror(tmp_path / "m", parcels="id,sent,city,kilos\n1,2024-01-01,1,1\n"))
-    with pytest.raises(SchemaError, match=r"parcels\.csv \(parcels\): Column 'days' is missing.*id, sent, city, kilos"):
+    with pytest.raises(SchemaError, match=r"parcels\.csv \(parcels\): .*: - days\. These came: id, sent, city, kilos"):
         validate(parcels(), snapshot, home)
 
 
@@ -121,6 +121,145 @@ def test_label_of_a_file_is_kept_with_its_rows_and_landed_rows_say_so(home: Home
     (landing / "more.csv").write_text(HEADER + "7,2024-01-05 10:00,1,1,2\n")
     accepted, _ = tables(home, validate(spec, snapshot_of(home, post, spec), home))
     assert accepted["source_label"].to_list() == ["old", "old", "landing"]
+
+
+# ---------------------------------------------------------------------------------------------------------------- keys
+
+
+def keyed(**source: object) -> PipelineSpec:
+    spec = parcels(files=("parcels.csv", "more.csv"), key=("id",), **source)
+    return dataclasses.replace(spec, schema=Repeated)
+
+
+class Repeated(Parcel):
+    """A parcel whose id may come again."""
+
+    id: pl.Int64 = Field(nullable=True)
+
+
+def test_last_row_of_a_key_is_accepted_and_the_others_name_it(home: Home, tmp_path: Path) -> None:
+    more = HEADER + "2,2024-02-01,1,5,5\n,2024-02-01,1,6,6\n,2024-02-01,1,7,7\n9,2024-02-01,1,8,8\n9,2024-02-01,1,9,9\n"
+    snapshot = snapshot_of(home, a_mirror(tmp_path / "m", more=more), keyed())
+    first, second = (part.fingerprint for part in snapshot.parts)
+    validated = validate(keyed(), snapshot, home)
+    accepted, quarantined = tables(home, validated)
+    assert accepted["row_id"].to_list() == [f"{first}:2", *(f"{second}:{line}" for line in (2, 3, 4, 6))]
+    assert quarantined.select("row_id", pl.col("reasons").list.first(), "raw").rows() == [
+        (
+            f"{first}:3",
+            f"row: superseded by {second}:2",
+            '{"id":"2","sent":"2024-01-02 11:00","city":"2","kilos":"","days":"4"}',
+        ),
+        (
+            f"{second}:5",
+            f"row: superseded by {second}:6",
+            '{"id":"9","sent":"2024-02-01","city":"1","kilos":"8","days":"8"}',
+        ),
+    ]
+    assert validated.reasons == {"row: superseded": 2}
+    assert (validated.rows_in, validated.rows_accepted, validated.rows_quarantined) == (7, 5, 2)
+    assert validate(keyed(), snapshot, home) == validated
+
+
+def test_refused_row_supersedes_none_and_a_part_without_superseded_rows_keeps_its_files(
+    home: Home, tmp_path: Path
+) -> None:
+    post = a_mirror(tmp_path / "m", more=HEADER + "2,2024-02-01,1,-5,5\n")
+    plain = dataclasses.replace(keyed(), source=dataclasses.replace(keyed().source, key=()))
+    snapshot = snapshot_of(home, post, plain)
+    assert validate(keyed(), snapshot, home).accepted == validate(plain, snapshot, home).accepted
+
+
+def test_key_that_is_not_in_the_schema_is_told(home: Home, tmp_path: Path) -> None:
+    post = a_mirror(tmp_path / "m", more=HEADER + GOOD)
+    spec = dataclasses.replace(keyed(), source=dataclasses.replace(keyed().source, key=("number",)))
+    with pytest.raises(SpecError, match="names number: not in the schema"):
+        validate(spec, snapshot_of(home, post, spec), home)
+
+
+# ---------------------------------------------------------------------------------------------------- evolution, derive
+
+
+def evolving(**policy: object) -> PipelineSpec:
+    return parcels(files=("parcels.csv", "more.csv"), evolution=Evolution(**policy))
+
+
+def test_renamed_and_missing_columns_are_taken_as_the_policy_says(home: Home, tmp_path: Path) -> None:
+    post = a_mirror(tmp_path / "m", more="number,sent,city,days,note\n7,2024-01-05 10:00,1,2,\n8,2024-01-05,1,x,y\n")
+    spec = evolving(renamed={"number": "id"}, missing="accept")
+    accepted, quarantined = tables(home, validate(spec, snapshot_of(home, post, spec), home))
+    assert accepted.select("id", "kilos", "country").rows()[-1] == (7, None, "IS")
+    assert quarantined["raw"].to_list() == ['{"id":"8","sent":"2024-01-05","city":"1","days":"x","note":"y"}']
+
+
+def test_file_whose_columns_are_not_wanted_is_refused_row_by_row(home: Home, tmp_path: Path) -> None:
+    post = a_mirror(tmp_path / "m", more="id,sent,city,kilos,days,note\n7,2024-01-05 10:00,1,1,2,x\n8\n")
+    spec = evolving(added="quarantine")
+    validated = validate(spec, snapshot_of(home, post, spec), home)
+    _, quarantined = tables(home, validated)
+    assert quarantined["reasons"].to_list() == [
+        ["file: columns: + note (String)"],
+        ["file: columns: + note (String)", "line: 1 cells instead of 6"],
+    ]
+    assert validated.rows_accepted == 2
+
+
+def test_difference_that_stops_names_the_file(home: Home, tmp_path: Path) -> None:
+    post = a_mirror(tmp_path / "m", more="id,sent,city,kilos,days,note\n7,2024-01-05 10:00,1,1,2,x\n")
+    spec = evolving(added="stop")
+    with pytest.raises(SchemaError, match=r"more\.csv \(parcels\): .*\+ note \(String\)"):
+        validate(spec, snapshot_of(home, post, spec), home)
+
+
+def test_rows_that_derive_reorders_are_written_in_their_own_order(home: Home, tmp_path: Path) -> None:
+    dirty = a_mirror(tmp_path / "m", parcels=DIRTY)
+    snapshot = snapshot_of(home, dirty)
+    backwards = dataclasses.replace(parcels(), derive=lambda rows, known: derive(rows, known).reverse())
+    for one, other in zip(
+        tables(home, validate(backwards, snapshot, home)),
+        tables(home, validate(parcels(), snapshot, home)),
+        strict=True,
+    ):
+        assert one.equals(other)
+
+
+def test_derive_that_loses_a_row_stops_everything_and_names_the_file(home: Home, tmp_path: Path) -> None:
+    snapshot = snapshot_of(home, a_mirror(tmp_path / "m"))
+    losing = dataclasses.replace(parcels(), derive=lambda rows, known: derive(rows, known).filter(pl.col("id") > 1))
+    with pytest.raises(SpecError, match=r"parcels\.csv \(parcels\): derive made 1 rows of 2"):
+        validate(losing, snapshot, home)
+
+
+def test_cleaned_cells_and_warnings_are_summed_over_the_parts(home: Home, tmp_path: Path) -> None:
+    class Warning(Parcel):
+        days: pl.Float64 = Field(le=3, raise_warning=True)
+
+    post = a_mirror(tmp_path / "m", more=HEADER + "9,2024-01-05 10:00,1,-1,9\n")
+    spec = dataclasses.replace(
+        parcels(files=("parcels.csv", "more.csv")),
+        schema=Warning,
+        cleaning=(Clip(column="kilos", low=0.5), Default("kilos", 1.0)),
+    )
+    validated = validate(spec, snapshot_of(home, post, spec), home)
+    assert (validated.rows_accepted, validated.warnings) == (3, {"days: less_than_or_equal_to(3)": 2})
+    assert validated.cleaned == {"kilos: clip": 1, "kilos: default": 1}
+
+
+def test_flipped_byte_of_a_raw_part_is_told_and_never_validated(home: Home, tmp_path: Path) -> None:
+    snapshot = snapshot_of(home, a_mirror(tmp_path / "m"))
+    path = home.absolute(snapshot.parts[0].path)
+    data = path.read_bytes()
+    path.write_bytes(data[:60] + bytes([data[60] ^ 1]) + data[61:])
+    with pytest.raises(UnreadableFile, match=r"damaged\. Ingest again"):
+        validate(parcels(), snapshot, home)
+
+
+def test_manifest_with_another_count_is_not_believed(home: Home, tmp_path: Path) -> None:
+    snapshot = snapshot_of(home, a_mirror(tmp_path / "m"))
+    first = validate(parcels(), snapshot, home)
+    path = home.absolute(first.accepted[0]).parent / "manifest.json"
+    path.write_text(path.read_text().replace('"rows_accepted": 2', '"rows_accepted": 1'))
+    assert validate(parcels(), snapshot, home) == first
 
 
 @pytest.mark.parametrize(("name", "rows", "missing"), [("income", 48_842, 6_465), ("bikes", 17_379, 0)])

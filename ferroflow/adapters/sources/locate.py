@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from ferroflow.adapters.locks import locked
 from ferroflow.adapters.settings import Settings
 from ferroflow.adapters.sources import checksums
 from ferroflow.adapters.sources.download import NotPublished, Progress, fetch
+from ferroflow.adapters.sources.objects import is_object, store_of
 from ferroflow.adapters.sources.simulated import simulated
 from ferroflow.adapters.storage import replacing
 from ferroflow.core.addresses import public
@@ -23,12 +25,31 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Located:
-    """A file on this machine: ``origin`` as in ``Part``, the address without credentials."""
+    """A file on this machine: ``origin`` as in ``Part``, the address without credentials.
+
+    ``modified`` (ns) is when a file that others may write to was last changed; 0: the file is ours.
+    """
 
     path: Path
     origin: str
     address: str
     sha256: str
+    modified: int = 0
+
+    def has_changed(self) -> bool:
+        """Whether somebody wrote to the file since its checksum was taken."""
+        if self.modified == 0:
+            return False
+        try:
+            return self.path.stat().st_mtime_ns != self.modified
+        except FileNotFoundError:
+            return True
+
+
+def in_place(path: Path, origin: str) -> Located:
+    """A file that is read where it lies."""
+    modified = path.stat().st_mtime_ns
+    return Located(path, origin, str(path), file_digest(path), modified)
 
 
 def locate(
@@ -43,29 +64,52 @@ def locate(
     if settings.simulate and spec.source.simulator is not None:
         path = simulated(spec, file, downloads / "simulated", settings.seed)
         return Located(path, "simulator", spec.source.simulator, file_digest(path))
-    mirror = settings.mirror
-    if mirror is not None and not _is_address(mirror):
-        place = _folder(mirror) / file.mirror
+    mirror = mirror_folder(settings)
+    if mirror is not None:
+        place = mirror / file.mirror
         if place.is_file():
-            sha256 = file_digest(place)
-            checksums.check(downloads, str(place), sha256, str(place))
-            return Located(place, "mirror", str(place), sha256)
+            return _checked(in_place(place, "mirror"), downloads)
         logger.info("%s is not in the mirror %s", file.mirror, mirror)
-    return _cached(file, downloads) or _fetched(file, downloads, mirror, progress)
+    if "://" not in file.url:
+        return _checked(_local(file), downloads)
+    address = settings.mirror if settings.mirror is not None and _is_address(settings.mirror) else None
+    return _cached(file, downloads) or _fetched(file, downloads, address, progress)
+
+
+def mirror_folder(settings: Settings) -> Path | None:
+    """The mirror, when it is a folder; None when there is none or it is an address.
+
+    Raises:
+        SourceUnavailable: the setting names a folder that is not there.
+    """
+    if settings.mirror is None or _is_address(settings.mirror):
+        return None
+    folder = Path(settings.mirror).expanduser().absolute()
+    if not folder.is_dir():
+        raise SourceUnavailable(
+            f"FERROFLOW_MIRROR is {settings.mirror!r}, which is no folder. Set it to a folder or an address (http://, "
+            f"https://, s3://, gs://, az://) that holds the source files, or unset it to read the public addresses."
+        )
+    return folder
 
 
 def _is_address(mirror: str) -> bool:
-    return mirror.startswith(("http://", "https://"))
+    return mirror.startswith(("http://", "https://")) or is_object(mirror)
 
 
-def _folder(mirror: str) -> Path:
-    folder = Path(mirror).expanduser().absolute()
-    if not folder.is_dir():
+def _local(file: SourceFile) -> Located:
+    path = Path(file.url).expanduser().absolute()
+    if not path.is_file():
         raise SourceUnavailable(
-            f"FERROFLOW_MIRROR is {mirror!r}, which is no folder. Set it to a folder or an http(s) address that holds "
-            f"the source files, or unset it to read the public addresses."
+            f"{path} is no file. Put it there, mend its path in the source, or set FERROFLOW_MIRROR to a folder that "
+            f"holds {file.mirror}."
         )
-    return folder
+    return in_place(path, "local")
+
+
+def _checked(found: Located, downloads: Path) -> Located:
+    checksums.check(downloads, found.address, found.sha256, found.address)
+    return found
 
 
 def _cached(file: SourceFile, downloads: Path) -> Located | None:
@@ -86,18 +130,25 @@ def _fetched(file: SourceFile, downloads: Path, mirror: str | None, progress: Pr
         found = _cached(file, downloads)
         if found is not None:
             return found
-        if mirror is not None and _is_address(mirror):
+        if mirror is not None:
             address = f"{mirror.rstrip('/')}/{file.mirror}"
             try:
-                fetch(address, path, progress=progress)
+                _bring(address, path, progress)
                 return _recorded(file, downloads, "mirror", address)
             except NotPublished:
                 logger.info("%s is not in the mirror %s", file.mirror, public(mirror))
         if file.member is None:
-            fetch(file.url, path, progress=progress)
+            _bring(file.url, path, progress)
         else:
             _extract(file.url, file.member, path, downloads, progress)
         return _recorded(file, downloads, "url", file.url)
+
+
+def _bring(address: str, path: Path, progress: Progress | None) -> None:
+    if is_object(address):
+        store_of(address).fetch(address, path, progress=progress)
+    else:
+        fetch(address, path, progress=progress)
 
 
 def _recorded(file: SourceFile, downloads: Path, origin: str, address: str) -> Located:
@@ -112,12 +163,18 @@ def _extract(url: str, member: str, path: Path, downloads: Path, progress: Progr
     archive = downloads / "archives" / f"{fingerprint(url)}.zip"
     with locked(archive):
         if not archive.exists():
-            fetch(url, archive, progress=progress)
+            _bring(url, archive, progress)
     try:
-        with zipfile.ZipFile(archive) as opened, replacing(path) as temporary:
-            temporary.write_bytes(opened.read(member))
+        with (
+            zipfile.ZipFile(archive) as opened,
+            opened.open(member) as packed,
+            replacing(path) as temporary,
+            temporary.open("wb") as file,
+        ):
+            shutil.copyfileobj(packed, file)
     except (zipfile.BadZipFile, KeyError) as error:
-        head = archive.read_bytes()[:16]
+        with archive.open("rb") as file:
+            head = file.read(16)
         archive.unlink()
         raise UnreadableFile(
             f"{public(url)} gives no zip archive with {member!r} ({error}; it begins with {head!r}). The file was "

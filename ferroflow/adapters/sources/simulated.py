@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from ferroflow.adapters.sources.files import format_of
 from ferroflow.adapters.storage import replacing
 from ferroflow.core.errors import SpecError
 from ferroflow.core.fingerprint import file_digest, fingerprint
@@ -28,7 +29,7 @@ def simulated(spec: PipelineSpec, file: SourceFile, folder: Path, seed: int) -> 
     if not made.exists():
         frame = simulate(file.name, seed)
         with replacing(made) as temporary:
-            _write(frame, temporary, made.suffix, file.skip_rows, spec)
+            _write(frame, temporary, made.name, file.skip_rows, spec)
     return made
 
 
@@ -46,10 +47,18 @@ def _load(spec: PipelineSpec) -> tuple[Simulator, str]:
     return simulate, code
 
 
-def _write(frame: pl.DataFrame, path: Path, suffix: str, skip_rows: int, spec: PipelineSpec) -> None:
-    if suffix == ".parquet":
+def _write(frame: pl.DataFrame, path: Path, name: str, skip_rows: int, spec: PipelineSpec) -> None:
+    kind = format_of(name, spec.source.format)
+    if kind == "parquet":
         frame.write_parquet(path)
-        return
-    has_header = not spec.source.columns or spec.source.format == "parquet"
-    text = frame.write_csv(separator=spec.source.separator, include_header=has_header)
-    path.write_text("simulated\n" * skip_rows + text, encoding="utf-8")
+    elif kind == "arrow":
+        frame.write_ipc(path)
+    elif kind == "ndjson":
+        frame.write_ndjson(path)
+    elif kind == "excel":
+        raise SpecError(f"No simulator can stand in for {name!r}: Excel files are read and not written.")
+    else:
+        has_header = not spec.source.columns or spec.source.format == "parquet"
+        separator = "\t" if kind == "tsv" else spec.source.separator
+        text = frame.write_csv(separator=separator, include_header=has_header)
+        path.write_text("simulated\n" * skip_rows + text, encoding="utf-8")
