@@ -63,6 +63,7 @@ class Database:
 
 def sqlite_file(path: Path) -> Database:
     """An SQLite database in a file."""
+
     def run(statements: str) -> None:
         with closing(sqlite3.connect(path)) as connection:
             connection.executescript(statements)
