@@ -53,15 +53,16 @@ def mirror() -> Path:
     return folder
 
 
-_FIRST = ("demo", "flows", "docs")  # the slow ones first, so that no process is left waiting for one of them
+# The slow ones first, so that no process is left waiting for one of them.
+_FIRST = ("demo", "flows", "docs", "journey", "test_fuzz_files.py", "test_faults.py", "test_compiled.py", "scaffold")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the slow folders."""
+    """Begin with the slow folders and files."""
 
     def place(item: pytest.Item) -> int:
-        folder = item.path.relative_to(ROOT / "tests").parts[0]
-        return _FIRST.index(folder) if folder in _FIRST else len(_FIRST)
+        parts = item.path.relative_to(ROOT / "tests").parts
+        return min((_FIRST.index(part) for part in parts if part in _FIRST), default=len(_FIRST))
 
     items.sort(key=place)

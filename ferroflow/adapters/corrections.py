@@ -14,12 +14,12 @@ from datetime import datetime
 from pathlib import Path
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.locks import locked
 from ferroflow.adapters.sources.files import ReadOptions, read_frame
-from ferroflow.adapters.storage import write_record
+from ferroflow.adapters.storage import parse_record, write_record
 from ferroflow.core.casting import Cast
 from ferroflow.core.columns import LINE, PROBLEM, RESERVED, ROW, Column
 from ferroflow.core.errors import DataError, FerroflowError, NotFound, UsageError
@@ -108,9 +108,9 @@ def history(home: Home, pipeline: str) -> list[Correction]:
         if path.name != _name(number):
             raise DataError(f"{folder / _name(number)} is missing: corrections are never removed. Put the file back.")
         try:
-            correction = Correction.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise DataError(f"{path} is no correction ({error.error_count()} faults). Put the file back.") from error
+            correction = parse_record(path.read_bytes(), Correction)
+        except ValueError as error:
+            raise DataError(f"{path} is no correction that was written here ({error}). Put the file back.") from error
         if correction.fingerprint != correction.content or correction.parent != (
             found[-1].fingerprint if found else ""
         ):

@@ -14,16 +14,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import orjson
 import polars as pl
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from ferroflow.core.fingerprint import file_digest
+from ferroflow.core.fingerprint import file_digest, fingerprint
 
 logger = logging.getLogger(__name__)
 
 AnyRecord = TypeVar("AnyRecord", bound=BaseModel)
 
 _ROW_GROUP = 122_880
+_SEAL = "seal"
+"""The key of a record's file that holds the fingerprint of all the others: a flipped byte is seen."""
 
 
 @contextmanager
@@ -58,17 +61,30 @@ def atomic_parquet(path: Path, frame: pl.DataFrame | pl.LazyFrame) -> None:
 
 
 def write_record(path: Path, record: BaseModel) -> None:
-    """Write a record as JSON, wholly or not at all."""
-    atomic_bytes(path, record.model_dump_json(indent=1).encode())
+    """Write a record as JSON with a seal over its content, wholly or not at all."""
+    content = orjson.loads(record.model_dump_json())
+    atomic_bytes(path, orjson.dumps({**content, _SEAL: fingerprint(content)}, option=orjson.OPT_INDENT_2))
+
+
+def parse_record(data: bytes, kind: type[AnyRecord]) -> AnyRecord:
+    """The record in the bytes of its file.
+
+    Raises:
+        ValueError: they are no such record, or not those that were written.
+    """
+    content = orjson.loads(data)
+    if not isinstance(content, dict) or content.pop(_SEAL, None) != fingerprint(content):
+        raise ValueError("its seal is missing or broken")
+    return kind.model_validate_json(orjson.dumps(content))
 
 
 def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord | None:
     """Read a record; None when there is none, or none of this form (told in the log: it is then made again)."""
     try:
-        return kind.model_validate_json(path.read_bytes())
+        return parse_record(path.read_bytes(), kind)
     except FileNotFoundError:
         return None
-    except ValidationError as error:
+    except ValueError as error:
         logger.warning("%s is no %s and is made again: %s", path, kind.__name__, error)
         return None
 

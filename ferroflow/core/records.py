@@ -1,6 +1,6 @@
 """The record types, one for each station: frozen, JSON-like, each carrying its predecessor's fingerprint.
 
-Snapshot → Validated → FeatureTable → Split → TrainedModel → Evaluation → Verdict → ModelVersion → Deployment
+Snapshot → Validated → Quality → FeatureTable → Split → TrainedModel → Evaluation → Verdict → ModelVersion → Deployment
 → Prediction → MonitorReport → Decision. Paths are relative to the home folder.
 """
 
@@ -29,7 +29,7 @@ class Part(BaseModel):
 
     fingerprint: str
     file: str  # the file's own name
-    origin: str  # "mirror", "url", "cache", "simulator" or "landing"
+    origin: str  # "mirror", "url", "cache", "local", "simulator", "landing", "table" or "stream"
     address: str  # where it was read from, without credentials
     sha256: str
     rows: int

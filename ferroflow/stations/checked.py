@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from ferroflow.adapters.corrections import Change, laid_over
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.sources.files import ReadOptions, format_of
+from ferroflow.adapters.sources.messages import MESSAGE_ID
 from ferroflow.adapters.storage import atomic_parquet, is_whole, read_record, write_record
 from ferroflow.core.columns import LABEL, LINE, PROBLEM, RESERVED, ROW, schema_columns
 from ferroflow.core.errors import SchemaError, SpecError, UnreadableFile
@@ -38,7 +39,7 @@ _TOLD = {ROW: pl.UInt32(), "reasons": pl.List(pl.String), "raw": pl.String()}
 
 
 class CheckedPart(BaseModel):
-    """One part's manifest: digests vouch for the two files beside it, ``seal`` for the manifest itself."""
+    """One part's manifest: digests vouch for the two files beside it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,11 +53,6 @@ class CheckedPart(BaseModel):
     cleaned: dict[str, int]
     accepted_digest: str
     quarantined_digest: str
-    seal: str = ""
-
-    def sealed(self) -> CheckedPart:
-        """The same with its seal."""
-        return self.model_copy(update={"seal": fingerprint(self.model_dump(exclude={"seal"}))})
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,7 @@ def whole(folder: Path, part: Part) -> CheckedPart | None:
     if known is None:
         return None
     _complete(folder, known)
-    if known != known.sealed() or (known.fingerprint, known.part) != (folder.name, part.fingerprint):
+    if (known.fingerprint, known.part) != (folder.name, part.fingerprint):
         logger.warning("%s is not what was written and is made again", folder / "manifest.json")
         return None
     wanted = {"accepted.parquet": known.accepted_digest, "quarantined.parquet": known.quarantined_digest}
@@ -127,7 +123,7 @@ def rewrite_quarantined(folder: Path, known: CheckedPart, rows: pl.DataFrame) ->
     """
     following = folder / _FOLLOWING
     atomic_parquet(following, rows)
-    manifest = known.model_copy(update={"quarantined_digest": file_digest(following)}).sealed()
+    manifest = known.model_copy(update={"quarantined_digest": file_digest(following)})
     write_record(folder / "manifest.json", manifest)
     _complete(folder, manifest)
 
@@ -156,7 +152,9 @@ def evolved_rows(checking: Checking, part: Part) -> tuple[pl.LazyFrame, Evolved]
     came = (*(renamed.get(name, name) for name in part.columns), *([LABEL] if part.label else []))
     if came not in checking.derived:
         checking.derived[came] = frozenset(_derived(checking, part, raw, renamed))
-    evolved = judge(part.columns, spec.schema, checking.derived[came], spec.source.evolution)
+    # The id that a stream gives each message is ours: no schema has to name it.
+    own = {name: kind for name, kind in part.columns.items() if part.origin != "stream" or name != MESSAGE_ID}
+    evolved = judge(own, spec.schema, checking.derived[came], spec.source.evolution)
     for difference in evolved.differences:
         logger.info("%s: %s", part.file, difference)
     return raw.rename(evolved.rename), evolved
@@ -239,7 +237,7 @@ def vouch(
         cleaned=cleaned,
         accepted_digest=file_digest(accepted),
         quarantined_digest=file_digest(quarantined),
-    ).sealed()
+    )
     write_record(folder / "manifest.json", manifest)
     return manifest
 

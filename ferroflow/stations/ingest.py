@@ -16,14 +16,13 @@ from ferroflow.adapters.sources.download import NotPublished, Progress
 from ferroflow.adapters.sources.files import format_of
 from ferroflow.adapters.sources.globs import located, matched
 from ferroflow.adapters.sources.locate import in_place, locate
-from ferroflow.adapters.storage import read_record, write_record
 from ferroflow.core.durations import duration
 from ferroflow.core.errors import EmptySource, UnreadableFile
-from ferroflow.core.fingerprint import fingerprint
 from ferroflow.core.records import Part, Snapshot, Unreadable
 from ferroflow.core.spec import FixedFiles, Glob, MonthlyFiles, PipelineSpec, SourceFile
 from ferroflow.stations.parts import FileChanged, Found, part_of
 from ferroflow.stations.references import reference_table
+from ferroflow.stations.snapshots import kept, newest
 
 logger = logging.getLogger(__name__)
 
@@ -118,36 +117,20 @@ def _refuse(spec: PipelineSpec, as_of: datetime, home: Home, unreadable: Sequenc
 def _snapshot(
     spec: PipelineSpec, as_of: datetime, taken: _Taken, references: dict[str, str], home: Home, now: datetime
 ) -> Snapshot:
-    parts, unreadable = tuple(taken.parts.values()), tuple(taken.unreadable.values())
-    corrected = corrections.current(home, spec.name)
-    name = fingerprint(spec.name, list(taken.parts), references, list(taken.unreadable), corrected)
-    path = home.data(spec.name) / "snapshots" / f"{name}.json"
-    known = read_record(path, Snapshot)
-    # A part made again after damage may have another digest: the record follows, and keeps its moment and parent.
-    if known is not None and known.parts == parts:
-        return known.model_copy(update={"as_of": as_of})
-    snapshot = Snapshot(
+    parts = tuple(taken.parts.values())
+    draft = Snapshot(
         pipeline=spec.name,
-        fingerprint=name,
-        parent=_newest(home, spec.name, name) if known is None else known.parent,
+        fingerprint="",
+        parent=newest(spec.name, home),
         as_of=as_of,
         parts=parts,
         references=references,
         rows=sum(part.rows for part in parts),
-        made_at=now if known is None else known.made_at,
-        unreadable=unreadable,
-        corrections=corrected,
+        made_at=now,
+        unreadable=tuple(taken.unreadable.values()),
+        corrections=corrections.current(home, spec.name),
     )
-    write_record(path, snapshot)
-    return snapshot
-
-
-def _newest(home: Home, pipeline: str, but: str) -> str | None:
-    """The fingerprint of the snapshot that was made last."""
-    folder = home.data(pipeline) / "snapshots"
-    every = [read_record(path, Snapshot) for path in folder.glob("[!.]*.json") if path.stem != but]
-    dated = [(one.made_at, one.fingerprint) for one in every if one is not None and one.made_at is not None]
-    return max(dated)[1] if dated else None
+    return kept(draft, home)
 
 
 # ------------------------------------------------------------------------------------------------------------ sources

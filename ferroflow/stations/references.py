@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import polars as pl
+from pydantic import BaseModel, ConfigDict
 
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.settings import Settings
 from ferroflow.adapters.sources.download import Progress
 from ferroflow.adapters.sources.files import ReadOptions, format_of, read_frame
 from ferroflow.adapters.sources.locate import Located, locate
-from ferroflow.adapters.storage import atomic_parquet
+from ferroflow.adapters.storage import atomic_parquet, is_whole, read_record, write_record
 from ferroflow.core.errors import SchemaError, UnreadableFile
-from ferroflow.core.fingerprint import fingerprint
+from ferroflow.core.fingerprint import file_digest, fingerprint
 from ferroflow.core.spec import PipelineSpec, Reference
 from ferroflow.core.validation import LINE, PROBLEM, ROW
 
 _READER = 2  # raised when the same bytes are to be read differently
+
+
+class ReferenceFile(BaseModel):
+    """What vouches for a reference's Parquet file, beside it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    digest: str  # SHA-256
 
 
 def reference_table(
@@ -34,9 +45,16 @@ def reference_table(
     dtypes = {name: str(dtype) for name, dtype in reference.dtypes.items()}
     name = fingerprint(_READER, located.sha256, options, dtypes)
     path = home.data(spec.name) / "references" / f"{name}.parquet"
-    if not path.is_file():
+    if not reference_is_whole(path):
         atomic_parquet(path, _table(reference, located, options))
+        write_record(path.with_suffix(".json"), ReferenceFile(digest=file_digest(path)))
     return home.relative(path)
+
+
+def reference_is_whole(path: Path) -> bool:
+    """Whether the reference's Parquet file is there, byte by byte as it was written."""
+    known = read_record(path.with_suffix(".json"), ReferenceFile)
+    return known is not None and is_whole(path, known.digest)
 
 
 def _table(reference: Reference, located: Located, options: ReadOptions) -> pl.DataFrame:

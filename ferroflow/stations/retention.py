@@ -85,7 +85,8 @@ def _staying(home: Home, pipeline: str, snapshots: list[Snapshot], retained: set
     for snapshot in snapshots:
         for part in snapshot.parts:
             staying |= {home.absolute(part.path), data / "parts" / f"{part.fingerprint}.json"}
-        staying |= {home.absolute(path) for path in snapshot.references.values()}
+        for reference in snapshot.references.values():
+            staying |= {home.absolute(reference), home.absolute(reference).with_suffix(".json")}
         staying |= {home.absolute(file.path) for file in snapshot.unreadable}
     staying |= set(_batches(home, pipeline))
     alive = set(retained)

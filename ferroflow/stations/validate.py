@@ -18,6 +18,7 @@ from ferroflow.core.records import Snapshot, Validated
 from ferroflow.core.spec import PipelineSpec
 from ferroflow.core.validation import changed_types
 from ferroflow.stations.checked import CheckedPart, Checking, checked_part
+from ferroflow.stations.references import reference_is_whole
 from ferroflow.stations.superseded import without_superseded
 
 _RULES = 2  # raised when the same rows are to be judged differently
@@ -37,8 +38,8 @@ def validate(spec: PipelineSpec, snapshot: Snapshot, home: Home) -> Validated:
         RowsLost: rows in are not rows accepted plus rows quarantined.
     """
     for reference in snapshot.references.values():
-        if not home.absolute(reference).is_file():
-            raise UnreadableFile(f"{home.absolute(reference)} is missing. Ingest again: it is made anew.")
+        if not reference_is_whole(home.absolute(reference)):
+            raise UnreadableFile(f"{home.absolute(reference)} is missing or damaged. Ingest again: it is made anew.")
     changes = corrections.changes(home, spec.name, snapshot.corrections)
     checking = Checking(spec, snapshot, home, _rules(spec, snapshot), changes)
     checked = without_superseded(checking, [checked_part(checking, part) for part in snapshot.parts])

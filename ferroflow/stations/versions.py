@@ -19,6 +19,7 @@ from ferroflow.core.errors import NotFound, RegistryError
 from ferroflow.core.fingerprint import file_digest
 from ferroflow.core.records import ColumnDrift, ModelVersion, Part, Snapshot, Validated
 from ferroflow.core.spec import InputDrift
+from ferroflow.stations.references import ReferenceFile
 
 _SAMPLE = 200_000
 """Rows of each snapshot that distributions are compared on, taken at equal distances."""
@@ -218,11 +219,16 @@ def verify(pipeline: str, home: Home) -> tuple[int, list[Damage]]:
 
 
 def _vouched(pipeline: str, home: Home) -> Iterator[tuple[Path, str]]:
-    """Files and their digests: raw parts, unreadable files, accepted and quarantined rows."""
+    """Files and their digests: raw parts, references, unreadable files, accepted and quarantined rows."""
     folder = home.data(pipeline)
     for kept in history(pipeline, home):
         yield from ((home.absolute(part.path), part.digest) for part in kept.snapshot.parts)
-        yield from ((home.absolute(file.path), file.sha256) for file in kept.snapshot.unreadable)
+        for file in kept.snapshot.unreadable:
+            if not home.absolute(f"{file.path}.expired").is_file():
+                yield home.absolute(file.path), file.sha256
+        for reference in kept.snapshot.references.values():
+            vouched = read_record(home.absolute(reference).with_suffix(".json"), ReferenceFile)
+            yield home.absolute(reference), vouched.digest if vouched else ""
     for path in (folder / "parts").glob("[!.]*.json"):
         part = read_record(path, Part)
         if part is not None:

@@ -82,7 +82,7 @@ def test_prune_asks_before_it_removes(home: Home, two: list[Snapshot]) -> None:
 
 
 def test_verify_ends_with_an_error_that_names_the_file(home: Home, two: list[Snapshot]) -> None:
-    assert "parcels: 6 files read, 0 damaged" in said(home, "verify")
+    assert "parcels: 7 files read, 0 damaged" in said(home, "verify")
     path = home.absolute(two[0].parts[0].path)
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(DataError, match=rf"{path.name} has SHA-256 .* made again .* ferroflow run parcels"):

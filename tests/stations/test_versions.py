@@ -99,8 +99,10 @@ def test_time_travel_finds_what_was_newest_then(home: Home, three: list[tuple[Sn
 
 def test_a_flipped_byte_is_found_in_any_file(home: Home, three: list[tuple[Snapshot, Validated]]) -> None:
     read, damaged = versions.verify("parcels", home)
-    assert (read, damaged) == (9, [])  # a raw part, accepted and quarantined rows of each
-    for path in [home.absolute(three[0][0].parts[0].path), home.absolute(three[2][1].accepted[0])]:
+    assert (read, damaged) == (10, [])  # a raw part, accepted and quarantined rows of each; one reference
+    first, last = three[0][0], three[2][1]
+    for name in [first.parts[0].path, first.references["cities"], last.accepted[0]]:
+        path = home.absolute(name)
         good = path.read_bytes()
         path.write_bytes(good[:60] + bytes([good[60] ^ 1]) + good[61:])
         assert [one.path for one in versions.verify("parcels", home)[1]] == [home.relative(path)]
@@ -114,7 +116,7 @@ def test_prune_keeps_what_a_registered_model_was_made_of(home: Home, three: list
     _, version = registered(home, 1, name="parcels")
     needs(version, home, *three[0])
     plan = retention.prune("parcels", home, keep=1, older_than=None, now=LATER, dry_run=True)
-    assert versions.verify("parcels", home)[0] == 9
+    assert versions.verify("parcels", home)[0] == 10
     done = retention.prune("parcels", home, keep=1, older_than=None, now=LATER, dry_run=False)
     assert done == plan
     assert done.removed == (three[1][0].fingerprint,)
@@ -122,7 +124,7 @@ def test_prune_keeps_what_a_registered_model_was_made_of(home: Home, three: list
         three[0][0].fingerprint: "version 1 was trained on it",
         three[2][0].fingerprint: "one of the 1 newest",
     }
-    assert versions.verify("parcels", home) == (6, [])
+    assert versions.verify("parcels", home) == (7, [])
     assert versions.accepted(three[0][1], home).collect().height == 40
     assert [kept.snapshot for kept in versions.history("parcels", home)] == [three[0][0], three[2][0]]
     again = retention.prune("parcels", home, keep=1, older_than=None, now=LATER, dry_run=False)

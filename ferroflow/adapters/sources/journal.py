@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Literal
 
 import polars as pl
-from pydantic import ValidationError
 
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.sources.raw_parquet import write_raw
-from ferroflow.adapters.storage import is_whole, read_record, replacing, write_record
+from ferroflow.adapters.storage import is_whole, parse_record, read_record, replacing, write_record
 from ferroflow.core.errors import DataError, UnreadableFile
 from ferroflow.core.fingerprint import file_digest, fingerprint
 from ferroflow.core.records import Part
@@ -145,8 +144,8 @@ class Journal:
 
     def _read(self, number: int, path: Path) -> Part:
         try:
-            return Part.model_validate_json(path.read_bytes())
-        except ValidationError as error:
+            return parse_record(path.read_bytes(), Part)
+        except ValueError as error:
             raise self._damaged(number, path) from error
 
     def _damaged(self, number: int, path: Path) -> DataError:
