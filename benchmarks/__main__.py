@@ -1,10 +1,11 @@
-"""``python -m benchmarks NAME [--json]``: run one benchmark and print its figures."""
+"""``python -m benchmarks NAME [--json]``: one benchmark and its figures. Exit code 1: a limit does not hold."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -34,9 +35,10 @@ def main() -> None:
     figures = measure(pipeline=given.pipeline, rounds=given.rounds, **own)
     if given.json:
         print(json.dumps(figures))
-        return
-    for key, value in figures.items():
-        print(f"{key:28} {value}")
+    else:
+        for key, value in figures.items():
+            print(f"{key:28} {value}")
+    sys.exit(0 if figures.get("passed", True) else 1)
 
 
 main()

@@ -9,8 +9,8 @@ Prefect's default policy (inputs, code and run) keeps results as JSON, for `pref
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger
@@ -80,9 +80,9 @@ def carry_out(station: Callable[..., Any], pipeline: str, *arguments: Any, **opt
         Its record; inside a state ``Reused`` when the record was there before the call.
     """
     folder = home()
-    begun = time.time()
+    before = _files(folder, pipeline)
     record = station(pipelines.load(pipeline), *arguments, folder, **options)
-    if isinstance(record, Record) and _older(record, folder, begun):
+    if isinstance(record, Record) and _was_there(record, folder, before):
         return Completed(name="Reused", message="the same input was seen before", data=record)
     return record
 
@@ -114,12 +114,19 @@ def _logger() -> Any:
         return logging.getLogger(__name__)
 
 
-def _older(record: Record, folder: Home, moment: float) -> bool:
-    """Whether the record's own file was written before ``moment``."""
+def _files(folder: Home, pipeline: str) -> dict[Path, int]:
+    """The files of all records, each with its inode: one that is written anew gets another."""
+    places = [folder.data(pipeline) / kind for kind in _FOLDERS.values()]
+    found = [path for place in places for path in (*place.glob("*.json"), *place.glob("*/manifest.json"))]
+    return {path: path.stat().st_ino for path in found}
+
+
+def _was_there(record: Record, folder: Home, before: dict[Path, int]) -> bool:
+    """Whether the record's own file is the one that was there before."""
     if (kind := _FOLDERS.get(type(record))) is None:
         return False
     place = folder.data(record.pipeline) / kind
     for path in (place / f"{record.fingerprint}.json", place / record.fingerprint / "manifest.json"):
         if path.exists():
-            return path.stat().st_mtime < moment - 0.02  # a file system's clock lags by a tick
+            return before.get(path) == path.stat().st_ino
     return False

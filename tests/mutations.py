@@ -105,6 +105,12 @@ def packed_files() -> list[bytes]:
     ]
 
 
+def excel_row(row: int) -> tuple[int, str, float, datetime, int | str]:
+    """Of the workbooks' rows 1 to 39: its number in the sheet (from 1) and its cells."""
+    when = datetime(2024, 1, 1) + timedelta(hours=row)
+    return row + row // 10 + 1, f"text {row}", row / 7, when, row if row % 2 else f"<{row}>"
+
+
 def excel_files() -> list[bytes]:
     """Workbooks with texts, numbers, dates, errors and gaps, packed and not."""
     import zipfile
@@ -117,9 +123,10 @@ def excel_files() -> list[bytes]:
         day = book.add_format({"num_format": "yyyy-mm-dd hh:mm"})
         sheet.write_row(0, 0, ["text", "number", "when", "mixed"])
         for row in range(1, 40):
-            sheet.write_row(row + row // 10, 0, [f"text {row}", row / 7])
-            sheet.write_datetime(row + row // 10, 2, datetime(2024, 1, 1) + timedelta(hours=row), day)
-            sheet.write(row + row // 10, 3, row if row % 2 else f"<{row}>")
+            place, text, number, when, mixed = excel_row(row)
+            sheet.write_row(place - 1, 0, [text, number])
+            sheet.write_datetime(place - 1, 2, when, day)
+            sheet.write(place - 1, 3, mixed)
     unpacked = io.BytesIO()
     with zipfile.ZipFile(file) as packed, zipfile.ZipFile(unpacked, "w") as stored:
         for name in packed.namelist():
@@ -146,6 +153,15 @@ def mutated(files: list[bytes], seed: int) -> bytes:
     for _ in range(dice.choice((1, 1, 2, 3, 8))):
         accident = dice.choice(_ACCIDENTS)
         data = accident(dice, data, files) if data else bytearray(dice.randbytes(dice.randrange(40)))
+    return bytes(data)
+
+
+def hurt_inside(files: list[bytes], seed: int) -> bytes:
+    """One of the files with one or two wrong bits before its last quarter: among the values of Parquet and Arrow."""
+    dice = random.Random(seed)
+    data = bytearray(dice.choice(files))
+    for _ in range(dice.choice((1, 1, 2))):
+        data[dice.randrange(8, len(data) * 3 // 4)] ^= 1 << dice.randrange(8)
     return bytes(data)
 
 

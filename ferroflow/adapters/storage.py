@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 import polars as pl
@@ -72,10 +72,23 @@ def parse_record(data: bytes, kind: type[AnyRecord]) -> AnyRecord:
     Raises:
         ValueError: they are no such record, or not those that were written.
     """
+    return kind.model_validate_json(orjson.dumps(_unsealed(data)))
+
+
+def seal_problem(path: Path) -> str | None:
+    """What is wrong with the file of a record, of whatever kind; None: its bytes are those that were written."""
+    try:
+        _unsealed(path.read_bytes())
+    except (OSError, ValueError) as error:
+        return f"is no record that was written here: {error}"
+    return None
+
+
+def _unsealed(data: bytes) -> dict[str, Any]:
     content = orjson.loads(data)
     if not isinstance(content, dict) or content.pop(_SEAL, None) != fingerprint(content):
         raise ValueError("its seal is missing or broken")
-    return kind.model_validate_json(orjson.dumps(content))
+    return content
 
 
 def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -12,11 +13,14 @@ import orjson
 import typer
 
 from ferroflow.adapters.home import Home
-from ferroflow.adapters.storage import atomic_parquet, read_record
+from ferroflow.adapters.storage import atomic_parquet
 from ferroflow.core.durations import duration
 from ferroflow.core.errors import DataError, NotFound, UsageError
-from ferroflow.core.records import ColumnDrift, Part, Snapshot, Validated
+from ferroflow.core.records import ColumnDrift, Part, Snapshot
 from ferroflow.stations import retention, versions
+
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""What a terminal obeys instead of showing it, and what turns the order of letters around."""
 
 
 def list_datasets(home: Home, pipeline: str | None, as_json: bool) -> None:
@@ -30,14 +34,18 @@ def list_datasets(home: Home, pipeline: str | None, as_json: bool) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("pipeline", "snapshot", "as of", "made (UTC)"):
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, no_wrap=column in ("pipeline", "snapshot"), overflow="fold")
     for column in ("files", "rows", "accepted", "refused"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         moment = str(row["as_of"])[:16].replace("T", " ")
         made = row["made_at"][:16].replace("T", " ")
         table.add_row(row["pipeline"], row["fingerprint"], moment, made, *(number(row[name]) for name in _COUNTS))
-    Console().print(table if rows else "No snapshot yet. Make one: ferroflow run PIPELINE")
+    console = Console()
+    if rows:
+        print_whole(console, table)
+    else:
+        console.print("No snapshot yet. Make one: ferroflow run PIPELINE")
 
 
 def show_dataset(home: Home, pipeline: str, fingerprint: str, as_json: bool) -> None:
@@ -58,15 +66,17 @@ def show_dataset(home: Home, pipeline: str, fingerprint: str, as_json: bool) -> 
 
     console = Console()
     console.print(f"[bold]{pipeline}[/bold] snapshot [bold]{snapshot.fingerprint}[/bold], {snapshot.rows:,} rows")
-    console.print(_files(snapshot.parts))
+    print_whole(console, _files(snapshot.parts))
     if snapshot.made_at is not None:
         console.print(f"made {_minute(snapshot.made_at)} UTC, after {snapshot.parent or 'none'}")
     if snapshot.corrections:
         console.print(f"corrections {snapshot.corrections} are laid over its rows")
     for file in snapshot.unreadable:
-        console.print(f"unreadable: {file.file} ({file.size:,} bytes): {file.reason}", markup=False)
+        console.print(plain(f"unreadable: {file.file} ({file.size:,} bytes): {file.reason}"), markup=False)
+    for name in snapshot.repeated:
+        console.print(plain(f"taken once: {name} holds the bytes of another file"), markup=False)
     for name, path in snapshot.references.items():
-        console.print(f"reference {name}: {path}")
+        console.print(plain(f"reference {name}: {path}"), markup=False)
     console.print(f"models trained on it: {', '.join(f'version {one}' for one in models) or 'none'}")
     if validated is not None:
         console.print(
@@ -74,7 +84,7 @@ def show_dataset(home: Home, pipeline: str, fingerprint: str, as_json: bool) -> 
             f"{validated.rows_quarantined:,} quarantined"
         )
         for column, cast in validated.casts.items():
-            console.print(f"cast {column}: {cast}", markup=False)
+            console.print(plain(f"cast {column}: {cast}"), markup=False)
 
 
 def diff_datasets(home: Home, pipeline: str, old: str | None, new: str, as_json: bool) -> None:
@@ -99,10 +109,10 @@ def diff_datasets(home: Home, pipeline: str, old: str | None, new: str, as_json:
     console.print(f"rows {number(found.rows[0])} -> {number(found.rows[1])}, ", end="")
     console.print(f"accepted {number(found.accepted[0])} -> {number(found.accepted[1])}")
     for line in (*found.files, *found.schema):
-        console.print(line, markup=False)
+        console.print(plain(line), markup=False)
     for reason, (first, second) in found.reasons.items():
-        console.print(f"refused {reason}: {first:,} -> {second:,}", markup=False)
-    console.print(_drifts(found.columns))
+        console.print(plain(f"refused {reason}: {first:,} -> {second:,}"), markup=False)
+    print_whole(console, _drifts(found.columns))
 
 
 def dataset_as_of(home: Home, pipeline: str, moment: datetime, out: Path | None, as_json: bool) -> None:
@@ -155,7 +165,7 @@ def prune_datasets(
 
 
 def verify_datasets(home: Home, pipeline: str | None, as_json: bool) -> None:
-    """Read every file that has a digest and compare.
+    """Read every file that has a digest or a seal and compare.
 
     Raises:
         DataError: a file is missing or not what was written.
@@ -207,17 +217,23 @@ def known(home: Home, pipeline: str | None) -> list[str]:
     return [pipeline]
 
 
-def newest(home: Home, pipeline: str) -> Validated | None:
-    """The validated rows of the latest moment (of several, the one that was written last)."""
-    paths = (home.data(pipeline) / "validated").glob("*.json")
-    records = [(path, entry) for path in paths if (entry := read_record(path, Validated)) is not None]
-    found = [(entry.as_of, path.stat().st_mtime, entry) for path, entry in records]
-    return max(found, key=lambda entry: entry[:2])[2] if found else None
-
-
 def tell(content: Any) -> None:
     """Write JSON to the standard output, and nothing else."""
     typer.echo(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
+
+
+def plain(text: str) -> str:
+    """Text of the data as a terminal may show it: control characters are told by their number, as in ``\\x1b``."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def print_whole(console: Any, table: Any) -> None:
+    """Print a table whose names and numbers are not cut: as wide as it is where nobody looks at a terminal."""
+    from rich.measure import Measurement
+
+    least, most = Measurement.get(console, console.options.update(width=100_000), table)
+    console.width = max(console.width, least if console.is_terminal else most)
+    console.print(table, crop=False)
 
 
 def number(value: int | None) -> str:
@@ -256,23 +272,31 @@ def _minute(moment: datetime) -> str:
 
 def _drifts(columns: tuple[ColumnDrift, ...]) -> Any:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("column", no_wrap=True)
-    table.add_column("PSI", justify="right")
+    table.add_column("PSI", justify="right", no_wrap=True)
     table.add_column("of the accepted rows", overflow="fold")
     for column in columns:
-        table.add_row(column.column, f"{column.psi:.3f}", column.reason)
+        told = re.sub(r", needs ([\d.]+)", r", moved from \1 on", column.reason)
+        table.add_row(Text(plain(column.column)), f"{column.psi:.3f}", Text(plain(told)))
     return table
 
 
 def _files(parts: tuple[Part, ...]) -> Any:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("file", "origin", "rows", "SHA-256", "ingested (UTC)"):
-        table.add_column(column, justify="right" if column == "rows" else "left", overflow="fold")
+        table.add_column(
+            column,
+            justify="right" if column == "rows" else "left",
+            overflow="fold",
+            no_wrap=column in ("rows", "SHA-256"),
+        )
     for part in parts:
         at = part.ingested_at.strftime("%Y-%m-%d %H:%M")
-        table.add_row(part.file, part.origin, f"{part.rows:,}", part.sha256[:12] + "…", at)
+        table.add_row(Text(plain(part.file)), part.origin, f"{part.rows:,}", part.sha256[:12] + "…", at)
     return table

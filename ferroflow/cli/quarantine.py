@@ -14,13 +14,13 @@ import typer
 from ferroflow.adapters import pipelines
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.storage import atomic_bytes
-from ferroflow.cli.datasets import confirm, known, newest, number, tell
+from ferroflow.cli.datasets import confirm, known, number, plain, print_whole, tell
 from ferroflow.core.durations import duration
 from ferroflow.core.errors import NotFound, UsageError
-from ferroflow.core.records import Unreadable, Validated
+from ferroflow.core.records import Snapshot, Validated
 from ferroflow.stations import expiry, fixing, versions
 from ferroflow.stations.checked import kind_of
-from ferroflow.stations.replay import Replayed, refused, replay
+from ferroflow.stations.replay import Replayed, judged_last, known_verdicts, newest_snapshot, refused, replay
 
 _EXAMPLES = 2
 _SHOWN = 20
@@ -28,14 +28,16 @@ _MOST_TOLD = 100  # characters of an example's raw values
 
 
 def list_quarantine(home: Home, pipeline: str | None, as_json: bool) -> None:
-    """Count refused rows by reason, over the latest validated rows of each pipeline; a row may have several reasons.
+    """Count refused rows by reason, over the newest snapshot of each pipeline; a row may have several reasons.
 
     Each reason has examples, and files that make no table are told with their size and reason.
     """
-    found = [(entry, _unreadable(home, entry)) for name in known(home, pipeline) if (entry := newest(home, name))]
+    snapshots = [newest_snapshot(name, home) for name in known(home, pipeline) if versions.history(name, home)]
+    every = [(snapshot, known_verdicts(snapshot, home)) for snapshot in snapshots]
     if as_json:
-        tell([_counted(home, entry, files) for entry, files in found])
+        tell([_counted(home, snapshot, entry) for snapshot, entry in every])
         return
+    found = [entry for _, entry in every if entry is not None]
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -43,23 +45,29 @@ def list_quarantine(home: Home, pipeline: str | None, as_json: bool) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("pipeline", no_wrap=True)
     table.add_column("reason", overflow="fold")
-    table.add_column("rows", justify="right")
+    table.add_column("rows", justify="right", no_wrap=True)
     table.add_column("for example", overflow="fold")
-    for entry, _ in found:
+    for entry in found:
         examples = _examples(home, entry)
         for reason, rows in sorted(entry.reasons.items(), key=lambda item: -item[1]):
             example = next(iter(examples.get(reason, [])), None)
             told = f"{example['file']} row {example['row']}: {_cells(example['raw'])[:_MOST_TOLD]}" if example else ""
-            table.add_row(entry.pipeline, Text(reason), number(rows), Text(told))
+            table.add_row(entry.pipeline, Text(plain(reason)), number(rows), Text(plain(told)))
     console = Console()
-    console.print(table if found else "Nothing was validated yet. Begin with: ferroflow run PIPELINE")
-    for entry, files in found:
-        for file in files:
-            line = f"{entry.pipeline}: unreadable: {file.file} ({file.size:,} bytes): {file.reason}"
-            console.print(line, markup=False)
+    if found:
+        print_whole(console, table)
+    else:
+        console.print("Nothing was validated yet. Begin with: ferroflow run PIPELINE")
+    for snapshot, verdicts in every:
+        for file in snapshot.unreadable:
+            line = f"{snapshot.pipeline}: unreadable: {file.file} ({file.size:,} bytes): {file.reason}"
+            console.print(plain(line), markup=False)
+        if verdicts is None:
+            console.print(f"{snapshot.pipeline}: snapshot {snapshot.fingerprint} was not validated yet")
+            continue
         console.print(
-            f"{entry.pipeline}: {entry.rows_in:,} rows in = {entry.rows_accepted:,} accepted + "
-            f"{entry.rows_quarantined:,} quarantined"
+            f"{verdicts.pipeline}: {verdicts.rows_in:,} rows in = {verdicts.rows_accepted:,} accepted + "
+            f"{verdicts.rows_quarantined:,} quarantined"
         )
 
 
@@ -74,16 +82,15 @@ def show_quarantine(
     if csv is not None:
         _write_csv(home, pipeline, reason, limit, csv, as_json)
         return
-    validated = newest(home, pipeline)
-    rows = _rows(home, validated, reason, limit or _SHOWN) if validated else []
+    rows = _rows(home, _judged(home, pipeline), reason, limit or _SHOWN)
     for row in rows:
         row["raw"] = orjson.loads(row["raw"])
     if as_json:
         tell(rows)
         return
     for row in rows:
-        typer.echo(f"{row['row_id']}  ({row['file']}, row {row['row']})")
-        typer.echo("".join(f"  {told}\n" for told in (*row["reasons"], _cells(row["raw"]))))
+        typer.echo(plain(f"{row['row_id']}  ({row['file']}, row {row['row']})"))
+        typer.echo("".join(f"  {plain(told)}\n" for told in (*row["reasons"], _cells(row["raw"]))))
     if not rows:
         typer.echo(f"No refused row of {pipeline!r}" + (f" with {reason!r}." if reason else "."))
 
@@ -151,9 +158,9 @@ def replay_quarantine(home: Home, pipeline: str, dry_run: bool, as_json: bool) -
     typer.echo(f"{pipeline}: snapshot {done.snapshot}" + (f", made of {done.parent}" if done.parent else ""))
     typer.echo(f"{done.moved:,} rows {would}accepted that were refused")
     for text, rows in done.newly_refused.items():
-        typer.echo(f"{rows:,} rows {would}refused that were accepted: {text}")
+        typer.echo(f"{rows:,} rows {would}refused that were accepted: {plain(text)}")
     for text, rows in done.still_refused.items():
-        typer.echo(f"{rows:,} rows still refused: {text}")
+        typer.echo(f"{rows:,} rows still refused: {plain(text)}")
     typer.echo(
         f"{done.rows_in:,} rows in = {done.rows_accepted:,} accepted + {done.rows_quarantined:,} quarantined"
         + ("" if dry_run else f"\nNext: ferroflow run {pipeline}")
@@ -179,9 +186,9 @@ def prune_quarantine(home: Home, pipeline: str, older_than: str, dry_run: bool, 
         return
     went = "would be removed" if dry_run else "were removed"
     for file, count in plan.rows.items():
-        typer.echo(f"{file}: the raw values of {count:,} refused rows {went}")
+        typer.echo(f"{plain(file)}: the raw values of {count:,} refused rows {went}")
     for file in plan.unreadable:
-        typer.echo(f"{file}: its bytes {went}")
+        typer.echo(f"{plain(file)}: its bytes {went}")
     if not plan.rows and not plan.unreadable:
         typer.echo(f"Nothing of {pipeline} is older than {older_than}.")
 
@@ -189,23 +196,26 @@ def prune_quarantine(home: Home, pipeline: str, older_than: str, dry_run: bool, 
 # -------------------------------------------------------------------------------------------------------------- reading
 
 
-def _unreadable(home: Home, entry: Validated) -> tuple[Unreadable, ...]:
-    every = versions.history(entry.pipeline, home)
-    return next((one.snapshot.unreadable for one in every if one.snapshot.fingerprint == entry.parent), ())
+def _judged(home: Home, pipeline: str) -> Validated:
+    """The verdicts on the newest snapshot, whose rows are fixed and replayed too."""
+    snapshot = newest_snapshot(pipeline, home)
+    return known_verdicts(snapshot, home) or judged_last(pipelines.load(pipeline), snapshot, home)
 
 
-def _counted(home: Home, entry: Validated, files: tuple[Unreadable, ...]) -> dict[str, Any]:
+def _counted(home: Home, snapshot: Snapshot, entry: Validated | None) -> dict[str, Any]:
+    """What ``--json`` tells; the counts of a snapshot that was not validated yet are null."""
     return {
-        "pipeline": entry.pipeline,
-        "validated": entry.fingerprint,
-        "rows_in": entry.rows_in,
-        "rows_accepted": entry.rows_accepted,
-        "rows_quarantined": entry.rows_quarantined,
-        "reasons": entry.reasons,
-        "examples": _examples(home, entry),
+        "pipeline": snapshot.pipeline,
+        "snapshot": snapshot.fingerprint,
+        "validated": entry and entry.fingerprint,
+        "rows_in": snapshot.rows,
+        "rows_accepted": entry and entry.rows_accepted,
+        "rows_quarantined": entry and entry.rows_quarantined,
+        "reasons": entry.reasons if entry else {},
+        "examples": _examples(home, entry) if entry else {},
         "unreadable": [
             {"file": one.file, "size": one.size, "reason": one.reason, "seen_at": one.seen_at.isoformat()}
-            for one in files
+            for one in snapshot.unreadable
         ],
     }
 
@@ -235,7 +245,8 @@ def _write_csv(home: Home, pipeline: str, reason: str | None, limit: int | None,
     spec = pipelines.load(pipeline)
     names = fixing.refused_rows(spec, home, reason=reason, limit=limit)["row_id"]
     rows = fixing.raw_rows(spec, home, names, masked=True)
-    atomic_bytes(csv.absolute(), rows.write_csv().encode())
+    cells = [pl.col(name).map_elements(fixing.guarded, pl.String) for name in rows.columns if name != "row_id"]
+    atomic_bytes(csv.absolute(), rows.with_columns(cells).write_csv().encode())
     if as_json:
         tell({"pipeline": pipeline, "file": str(csv), "rows": rows.height})
         return
@@ -280,4 +291,4 @@ def _tell_rehearsal(pipeline: str, rows: int, would: Replayed, as_json: bool) ->
     for name in would.moved_rows:
         typer.echo(f"  {name}")
     for text, count in would.newly_refused.items():
-        typer.echo(f"{count:,} rows would be refused that are accepted now: {text}")
+        typer.echo(f"{count:,} rows would be refused that are accepted now: {plain(text)}")

@@ -88,7 +88,13 @@ def _cleaned(rule: CellRule, field: Field, value: Any, null_values: Sequence[str
 def _number(field: Field, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadValue(f"{_kind(value)}, but {_expected(field)} is expected")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if isinstance(value, int) and number != value:
+        raise BadValue(f"an integer that no 64-bit float holds; {_expected(field)} is expected")
+    return number
 
 
 def _judge_number(field: Field, number: float) -> None:

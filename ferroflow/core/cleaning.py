@@ -54,7 +54,9 @@ class Replace:
 class Deduplicate:
     """Of rows that are equal in ``columns`` (none: in all of the schema's raw ones) the first of a file is kept.
 
-    The others are quarantined as duplicates: no row leaves without a reason.
+    The others are quarantined as duplicates: no row leaves without a reason. It happens before the rules judge: where
+    the first one fails a rule, all of them are in quarantine. Where the last good one shall win, name the columns in
+    ``Source.key``: there only accepted rows compete.
     """
 
     columns: tuple[str, ...] = ()

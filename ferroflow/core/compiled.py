@@ -56,7 +56,7 @@ class _Recorder:
         raise _NotCompilable(f"uses LazyFrame.{name}")
 
 
-def compiled(schema: Any, frame: pl.Schema, absent: Sequence[str] = ()) -> list[Rule]:
+def compiled(schema: Any, frame: pl.Schema, absent: Sequence[str] = (), *, hidden: bool = False) -> list[Rule]:
     """The rules of a ``pandera.polars.DataFrameSchema`` for a frame of its columns, in its types, NaN being null.
 
     A rule is told as pandera tells it: ``"column: check"``, or ``"row: check"`` for one about several columns. It holds
@@ -66,6 +66,7 @@ def compiled(schema: Any, frame: pl.Schema, absent: Sequence[str] = ()) -> list[
     Args:
         frame: the schema's columns and no others.
         absent: optional columns that did not come: nothing is asked of them.
+        hidden: the cells are personal: of what a check raises only the kind is told.
 
     Raises:
         SpecError: the schema has something that pandera leaves out on Polars: parsers, defaults, groups.
@@ -81,9 +82,9 @@ def compiled(schema: Any, frame: pl.Schema, absent: Sequence[str] = ()) -> list[
             if key in frame and key not in absent:
                 # A pattern's check sees its own column only, as in pandera.
                 seen = pl.Schema({key: frame[key]}) if column.regex else frame
-                rules += _column_rules(key, column, frame[key], seen)
+                rules += _column_rules(key, column, seen, hidden)
     rules += [_together(names) for names in _unique_sets(schema.unique)]
-    return rules + [_check_rule(check, None, frame) for check in schema.checks]
+    return rules + [_check_rule(check, None, frame, hidden) for check in schema.checks]
 
 
 def _refuse_silent_parts(schema: Any) -> None:
@@ -103,14 +104,14 @@ def _refuse_silent_parts(schema: Any) -> None:
                 )
 
 
-def _column_rules(name: str, column: Any, dtype: pl.DataType, seen: pl.Schema) -> list[Rule]:
+def _column_rules(name: str, column: Any, seen: pl.Schema, hidden: bool) -> list[Rule]:
     rules = []
     if not column.nullable:
         rules.append(Rule(f"{name}: not_nullable", pl.col(name).is_not_null()))
     if column.unique:
         once = _once([name])
         rules.append(Rule(f"{name}: field_uniqueness", once | pl.col(name).is_null() if column.nullable else once))
-    return rules + [_check_rule(check, name, seen) for check in column.checks]
+    return rules + [_check_rule(check, name, seen, hidden) for check in column.checks]
 
 
 def _unique_sets(unique: Any) -> list[list[str]]:
@@ -150,16 +151,16 @@ def _name(check: Any) -> str:
     return str(check.error or check.name or check)
 
 
-def _check_rule(check: Any, column: str | None, frame: pl.Schema) -> Rule:
+def _check_rule(check: Any, column: str | None, frame: pl.Schema, hidden: bool) -> Rule:
     reason = f"{column or 'row'}: {_name(check)}"
     try:
-        passes = _expression(check, column, frame, reason)
+        passes = _expression(check, column, frame, reason, hidden)
     except _NotCompilable:
-        passes = _by_pandera(check, column, frame, reason)
+        passes = _by_pandera(check, column, frame, reason, hidden)
     return Rule(reason, passes.fill_null(bool(check.ignore_na)), bool(check.raise_warning))
 
 
-def _expression(check: Any, column: str | None, frame: pl.Schema, reason: str) -> pl.Expr:
+def _expression(check: Any, column: str | None, frame: pl.Schema, reason: str, hidden: bool) -> pl.Expr:
     """What a check would select, as one Boolean expression.
 
     Raises:
@@ -169,7 +170,7 @@ def _expression(check: Any, column: str | None, frame: pl.Schema, reason: str) -
 
     judge = partial(_function(check), **check._check_kwargs)
     if check.element_wise:
-        each = _stopping(judge, reason)
+        each = _stopping(judge, reason, hidden)
         cells = [pl.col(name).map_elements(each, return_dtype=pl.Boolean) for name in ([column] if column else frame)]
         return pl.all_horizontal(cells)
     try:
@@ -212,13 +213,15 @@ def _try_out(selected: Sequence[pl.Expr], frame: pl.Schema) -> None:
             raise _NotCompilable("does not give one verdict a row")
 
 
-def _stopping(judge: Callable[..., Any], reason: str) -> Callable[[Any], Any]:
+def _stopping(judge: Callable[..., Any], reason: str, hidden: bool) -> Callable[[Any], Any]:
     """The same function of one cell, but what it raises stops everything, as pandera's check errors do here."""
 
     def each(cell: Any) -> Any:
         try:
             return judge(cell)
         except Exception as error:
+            if hidden:
+                raise SchemaError(_failed(reason, type(error).__name__)) from None
             raise SchemaError(_failed(reason, f"{type(error).__name__}: {error}")) from error
 
     return each
@@ -227,16 +230,16 @@ def _stopping(judge: Callable[..., Any], reason: str) -> Callable[[Any], Any]:
 # ---------------------------------------------------------------------------------------------------------- by pandera
 
 
-def _by_pandera(check: Any, column: str | None, frame: pl.Schema, reason: str) -> pl.Expr:
+def _by_pandera(check: Any, column: str | None, frame: pl.Schema, reason: str, hidden: bool) -> pl.Expr:
     """Pandera's own verdicts on all rows, by their position."""
 
     def judge(rows: pl.Series) -> pl.Series:
-        return _verdicts(check, column, rows.struct.unnest(), reason)
+        return _verdicts(check, column, rows.struct.unnest(), reason, hidden)
 
     return pl.struct(frame.names()).map_batches(judge, return_dtype=pl.Boolean)
 
 
-def _verdicts(check: Any, column: str | None, rows: pl.DataFrame, reason: str) -> pl.Series:
+def _verdicts(check: Any, column: str | None, rows: pl.DataFrame, reason: str, hidden: bool) -> pl.Series:
     """One verdict a row.
 
     Raises:
@@ -252,6 +255,8 @@ def _verdicts(check: Any, column: str | None, rows: pl.DataFrame, reason: str) -
             result = check(rows.lazy(), column)
             told: pl.Series = result.check_output.collect().to_series()
     except Exception as error:
+        if hidden:  # what it says may quote a cell
+            raise SchemaError(_failed(reason, type(error).__name__)) from None
         raise SchemaError(_failed(reason, f"{type(error).__name__}: {error}")) from error
     if told.len() == 1 and (result.failure_cases is None or rows.height > 1):  # one verdict for the whole column
         if told.all():

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
+from ferroflow.core.totals import FEWEST as _FEWEST
+from ferroflow.core.totals import totals
+
 _SAMPLE = 2_000
-_FEWEST = 30
-"""On fewer rows an exact match may be chance."""
 _TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
 class Leak:
-    """Columns that tell the target together, and how, in words."""
+    """Columns that tell the target together, and how, in words; those of ``minus`` are taken away."""
 
     columns: tuple[str, ...]
     how: str
+    minus: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
-        return f"{' + '.join(map(repr, self.columns))} {self.how}"
+        return f"{self.sum(repr)} {self.how}"
+
+    def sum(self, said: Callable[[str], str] = str) -> str:
+        """The columns with their signs."""
+        terms = [f"{'-' if name in self.minus else '+'} {said(name)}" for name in self.columns]
+        return " ".join(terms).removeprefix("+ ")
 
 
 def find_leaks(frame: pl.DataFrame, target: str, inputs: Sequence[str], positive: str | None = None) -> list[str]:
@@ -30,20 +37,23 @@ def find_leaks(frame: pl.DataFrame, target: str, inputs: Sequence[str], positive
     return [str(leak) for leak in leaks(frame, target, inputs, positive)]
 
 
-def leaks(frame: pl.DataFrame, target: str, inputs: Sequence[str], positive: str | None = None) -> list[Leak]:
+def leaks(
+    frame: pl.DataFrame, target: str, inputs: Sequence[str], positive: str | None = None, *, exceptions: float = 0.0
+) -> list[Leak]:
     """Inputs that reproduce the target exactly on every row where both are known.
 
     Looked for are: a column that equals the target, a number that is a linear function of it (seconds for minutes), and
-    two numbers whose sum it is (the parts of a total).
+    up to eight numbers that it is the sum of, some of them taken away (the parts of a total, the cost of a profit).
 
     Args:
         frame: one row an example.
         target: its column; with ``positive``, the learnt number is 1 where the column has that value, else 0.
         inputs: the columns to look at.
         positive: the positive value of a classification's target.
+        exceptions: the share of rows that a sum of several columns may miss.
 
     Returns:
-        One for each column or pair; none when the target has one value only, or below 30 rows.
+        One for each column or sum; none when the target has one value only, or below 30 rows.
     """
     known = frame.filter(pl.col(target).is_not_null())
     if known[target].n_unique() < 2 or known.height < _FEWEST:
@@ -55,11 +65,18 @@ def leaks(frame: pl.DataFrame, target: str, inputs: Sequence[str], positive: str
     linear = [name for name, column in numbers.items() if name not in same and _linear(column, answer)]
     told = {*same, *linear}
     others = {name: column for name, column in numbers.items() if name not in told}
+    pairs = _sums(others, answer)
+    sums = [one for one in totals(others, answer, exceptions) if one.minus or one.plus not in pairs]
     return [
         *(Leak((name,), "equals the target") for name in same),
         *(Leak((name,), "is a linear function of the target") for name in linear),
-        *(Leak(pair, "is the target") for pair in _sums(others, answer)),
+        *(Leak(pair, "is the target") for pair in pairs),
+        *(Leak((*one.plus, *one.minus), _told(one.share), frozenset(one.minus)) for one in sums),
     ]
+
+
+def _told(share: float) -> str:
+    return "is the target" if share == 1 else f"is the target in {int(share * 100)}% of the rows"
 
 
 def _equals(frame: pl.DataFrame, name: str, target: str) -> bool:

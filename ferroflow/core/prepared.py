@@ -17,19 +17,21 @@ from ferroflow.core.refusals import FIRST, RAW, words
 _TYPED = "_typed:"
 _CAST = "_cast:"  # true where no cell was lost
 _CHANGED = "_changed:"
+_NUMBER = pl.col(ROW).cast(pl.UInt32)
 
 
 @dataclass(frozen=True)
 class Prepared:
     """All raw rows of a file; lazy.
 
-    ``frame`` has ``_row``, the ``given`` columns, the cells as they came (``_raw:`` before their names), and the
-    Boolean columns that say what was lost or changed.
+    ``raw`` has the cells as they came. ``frame`` has ``_row``, the ``given`` columns and the Boolean columns that say
+    what was lost or changed; it carries no raw cells: few rows are refused, and theirs are fetched by ``cells``.
     """
 
+    raw: pl.LazyFrame
     frame: pl.LazyFrame
     given: Mapping[str, pl.DataType]  # what derive is given: name -> type
-    kept: tuple[str, ...]  # columns whose cells are kept as they came
+    kept: tuple[str, ...]  # columns whose cells are told as they came
     casts: tuple[Cast, ...]
     marks: tuple[str, ...]  # those of _problem, _line and _first that are there
     cleanings: int = 0
@@ -50,16 +52,20 @@ class Prepared:
         return [pl.col(f"{_CHANGED}{place}").sum() for place in range(self.cleanings)]
 
     def going(self) -> pl.LazyFrame:
-        """``_row``, the given columns and the kept cells of the rows that go on."""
+        """``_row`` and the given columns of the rows that go on."""
         rows = self.frame if self.live is None else self.frame.filter(self.live)
-        return rows.select(ROW, *self.given, *(RAW + name for name in self.kept))
+        return rows.select(ROW, *self.given)
 
-    def refused(self, rules: int) -> pl.LazyFrame | None:
-        """The rows that do not go on, as ``Explanation`` wants them; None: there can be none."""
-        if self.live is None:
-            return None
+    def refused(self, rules: int) -> pl.LazyFrame:
+        """``_row``, ``_first`` where rows may repeat others, and the masks of the rows that do not go on."""
         failed = words([*(_CAST + cast.name for cast in self.casts), *[None] * rules])
-        return self.frame.filter(~self.live).select(ROW, *self.marks, *failed, *(RAW + name for name in self.kept))
+        stopped = pl.lit(False) if self.live is None else ~self.live
+        return self.frame.filter(stopped).select(ROW, *(name for name in self.marks if name == FIRST), *failed)
+
+    def cells(self) -> pl.LazyFrame:
+        """``_row``, ``_problem`` and ``_line`` where they came, and the kept cells of all rows (``_raw:`` + name)."""
+        marks = [name for name in self.marks if name != FIRST]
+        return self.raw.select(_NUMBER, *marks, *(pl.col(name).alias(RAW + name) for name in self.kept))
 
 
 def prepared(
@@ -105,10 +111,9 @@ def _cast(raw: pl.LazyFrame, came: pl.Schema, columns: Mapping[str, Column], nul
     ]
     marks = [name for name in (PROBLEM, LINE) if name in came]
     frame = raw.select(
-        pl.col(ROW).cast(pl.UInt32),
+        _NUMBER,
         *marks,
         *(stripped(pl.col(name)).alias(name) if name in text else pl.col(name) for name in names),
-        *(pl.col(name).alias(RAW + name) for name in names),
     ).with_columns(present(pl.col(name), null_values).alias(name) for name in text)
     given = {name: columns[name].dtype if name in columns else now[name] for name in names}
     typed = {cast.name: pl.col(_TYPED + cast.name) for cast in casts}
@@ -121,9 +126,8 @@ def _cast(raw: pl.LazyFrame, came: pl.Schema, columns: Mapping[str, Column], nul
             for name in names
         ),
         *((~cast.lost(typed[cast.name])).alias(_CAST + cast.name) for cast in casts),
-        *(RAW + name for name in names),
     )
-    return Prepared(frame, given, tuple(names), tuple(casts), tuple(marks))
+    return Prepared(raw, frame, given, tuple(names), tuple(casts), tuple(marks))
 
 
 def _clean(rows: Prepared, rule: CellRule, null_values: Sequence[str]) -> Prepared:

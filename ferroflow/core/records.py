@@ -68,6 +68,7 @@ class Snapshot(Record):
     made_at: datetime | None = None  # when these bytes were first put together
     unreadable: tuple[Unreadable, ...] = ()
     corrections: str = ""  # fingerprint of the corrections that are laid over the raw rows; "": none
+    repeated: tuple[str, ...] = ()  # names of files that hold the bytes of another one: taken once
 
 
 class Validated(Record):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Literal, get_args
 
 import polars as pl
 
@@ -14,6 +15,15 @@ from ferroflow.core.errors import SpecError
 
 Format = Literal["parquet", "csv", "tsv", "ndjson", "arrow", "excel"]
 Policy = Literal["accept", "cast", "quarantine", "stop"]
+
+_RESERVED = re.compile(
+    r"_(row|problem|line|first)|_(raw|typed|cast|changed):.*|_(word|passes|warns|changed)\d+", re.DOTALL
+)
+
+
+def reserved(names: Iterable[str]) -> list[str]:
+    """Those names, sorted, that no raw column may have: the validation has columns of its own under them."""
+    return sorted({name for name in names if name.startswith("_") and _RESERVED.fullmatch(name)})
 
 
 @dataclass(frozen=True)
@@ -125,13 +135,27 @@ class Evolution:
     ``accept``: go on (an added column is left out of the accepted rows, a missing one is null, a re-typed one is
     cast). ``cast``: go on with each cell that survives the cast unchanged; the others are quarantined.
     ``quarantine``: all rows of that file are quarantined. ``stop``: the run ends with an error that shows the
-    difference. ``renamed`` maps old names to the schema's.
+    difference. ``renamed`` maps old names to the schema's. ``cast`` is for ``retyped`` alone, where it does what
+    ``accept`` does: a column that is added or missing has no cell that could be cast.
+
+    Raises:
+        SpecError: a policy is not one of these words, or ``cast`` stands where nothing can be cast.
     """
 
     added: Policy = "accept"
     missing: Policy = "stop"
     retyped: Policy = "cast"
     renamed: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for kind in ("added", "missing", "retyped"):
+            policy = getattr(self, kind)
+            words = [word for word in get_args(Policy) if kind == "retyped" or word != "cast"]
+            if policy not in words:
+                raise SpecError(
+                    f"Evolution({kind}={policy!r}) is no policy: write one of {', '.join(map(repr, words))}. Of the "
+                    f"words 'accept', 'cast', 'quarantine' and 'stop', 'cast' is for retyped= only."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,14 @@
 """Split raw rows into accepted and refused ones: nothing is dropped, nothing passes unseen.
 
 One lazy pass over frames: cast, clean, derive, judge. Nothing is computed before it is collected, and what is collected
-together (accepted rows, refused rows, counts) is computed once, as a stream. Pandera's ways of failing open are closed
-here: types are made to fit and compared before anything is judged, NaN is missing, and a check that raises, or speaks
-about a whole column, stops everything.
+together is computed once, as a stream. The raw cells do not go along: those of refused rows are fetched by their row
+numbers afterwards. Pandera's ways of failing open are closed here: types are made to fit and compared before anything
+is judged, NaN is missing, and a check that raises, or speaks about a whole column, stops everything.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from ferroflow.core.columns import (
 from ferroflow.core.compiled import Rule, compiled
 from ferroflow.core.errors import RowsLost, SchemaError, SpecError
 from ferroflow.core.prepared import Prepared, prepared
-from ferroflow.core.refusals import FIRST, RAW, Explanation, words
+from ferroflow.core.refusals import FIRST, Explanation, words
 
 __all__ = [
     "LABEL",
@@ -53,7 +54,10 @@ __all__ = [
 Derive = Callable[[pl.LazyFrame, Mapping[str, pl.LazyFrame]], pl.LazyFrame]
 
 _OK = "_ok"
-_CARRIED = "_raw"
+_NAMES_ONLY = re.compile(
+    r"conversion from `[^`]*` to `[^`]*` failed in column '[^'\n]*'|casting from [^\n`']* not supported(?=\n|$)"
+)
+_TOLD = pl.Schema({ROW: pl.UInt32(), "reasons": pl.List(pl.String), "raw": pl.String()})
 
 
 @dataclass(frozen=True)
@@ -77,31 +81,43 @@ class Checked:
 
 @dataclass(frozen=True)
 class RowPlan:
-    """What becomes of a part's raw rows; lazy: nothing is computed before it is collected.
+    """What becomes of a part's raw rows; lazy: nothing is computed before it is collected, inside ``judging()``.
 
-    ``accepted``: ``_row``, then the schema's columns in its order and types. ``refused``: ``_row``, bit masks of the
-    rules that failed, and the raw cells, which ``explain`` turns into words. ``counts``: one row for ``tally``. Rows
-    come in their order, unless ``derive`` reordered them. Collect all three at once, inside ``judging()``.
+    ``accepted``: ``_row``, then the schema's columns in its order and types, in the raw order unless ``derive`` changed
+    it. ``early`` and ``late``: of the rows that never met a rule (broken lines, lost cells, duplicates) and of those
+    that failed one, ``_row`` and bit masks of what failed (some bytes a row, for ``refused``), and one row of counts
+    for ``tally``. Collected with ``accepted`` at once all is computed once; collected one after the other no end waits
+    for another, so memory does not grow with the rows.
     """
 
     accepted: pl.LazyFrame
-    refused: pl.LazyFrame
-    counts: pl.LazyFrame
+    early: tuple[pl.LazyFrame, pl.LazyFrame]
+    late: tuple[pl.LazyFrame, pl.LazyFrame]
+    cells: pl.LazyFrame
     explanation: Explanation
     warnings: tuple[str, ...]
     cleaning: tuple[str, ...]
 
-    def explain(self, refused: pl.DataFrame) -> pl.DataFrame:
-        """``_row``, ``reasons`` (sorted, each once) and ``raw`` (JSON text) of collected refused rows, or some."""
-        return self.explanation.told(refused)
+    def refused(self, early: pl.DataFrame, late: pl.DataFrame) -> pl.LazyFrame:
+        """``_row``, ``reasons`` (sorted, each once) and ``raw`` (JSON text) of the refused rows, in the raw order.
 
-    def tally(self, counts: pl.DataFrame) -> Tally:
-        """What was counted on the way.
+        Args:
+            early: the collected rows of ``early``.
+            late: the collected rows of ``late``.
+        """
+        masks = pl.concat([early, late]).sort(ROW)
+        # The masks are few: they are held, and the cells stream by.
+        return self.cells.map_batches(
+            lambda cells: self.explanation.told(_with_cells(masks, cells)), schema=_TOLD, streamable=True
+        )
+
+    def tally(self, early: pl.DataFrame, late: pl.DataFrame) -> Tally:
+        """What was counted on the way: the collected counts of ``early`` and ``late``.
 
         Raises:
             SpecError: ``derive`` dropped or multiplied rows.
         """
-        found = counts.row(0, named=True)
+        found = early.row(0, named=True) | late.row(0, named=True)
         if (found["live"], found["live_rows"]) != (found["derived"], found["derived_rows"]):
             raise SpecError(
                 f"derive made {found['derived']} rows of {found['live']}. It may neither drop nor multiply rows: join "
@@ -117,13 +133,15 @@ class RowPlan:
             SpecError: ``derive`` dropped or multiplied rows.
             RowsLost: rows in are not rows accepted plus rows quarantined (never seen).
         """
-        with judging():
-            accepted, refused, counts = pl.collect_all([self.accepted, self.refused, self.counts], engine="streaming")
-        tally = self.tally(counts)
-        accepted, refused = (rows if rows[ROW].is_sorted() else rows.sort(ROW) for rows in (accepted, refused))
-        if accepted.height + refused.height != tally.rows:
-            raise RowsLost(f"{tally.rows} rows in, {accepted.height} accepted and {refused.height} quarantined.")
-        return Checked(accepted, self.explain(refused), tally.warnings, tally.cleaned)
+        with judging(hidden=bool(self.explanation.personal)):
+            ends = [self.accepted, *self.early, *self.late]
+            accepted, early, before, late, after = pl.collect_all(ends, engine="streaming")
+            tally = self.tally(before, after)
+            quarantined = self.refused(early, late).collect()
+        accepted, quarantined = (rows if rows[ROW].is_sorted() else rows.sort(ROW) for rows in (accepted, quarantined))
+        if accepted.height + quarantined.height != tally.rows:
+            raise RowsLost(f"{tally.rows} rows in, {accepted.height} accepted and {quarantined.height} quarantined.")
+        return Checked(accepted, quarantined, tally.warnings, tally.cleaned)
 
 
 def check_rows(
@@ -166,6 +184,9 @@ def plan_rows(
 ) -> RowPlan:
     """How the raw rows of one file are cast, cleaned, derived and judged.
 
+    A refused row is told every rule that it fails. One with lost cells is told all of these and no rule, since without
+    its cells it cannot be judged; a broken line and a duplicate are told that they are one.
+
     Args:
         raw: rows with ``_row``, and with ``_problem`` and ``_line`` where they come from text.
         schema: a ``pandera.polars.DataFrameModel``; raw columns of its names are cast to its types before ``derive``.
@@ -181,18 +202,19 @@ def plan_rows(
         SchemaError: a column is missing, or has another type than the schema's after ``derive``.
         SpecError: a cleaning rule, ``derive`` or the schema contradicts the columns.
     """
-    with judging():
+    with judging(hidden=bool(personal)):
         rows = prepared(raw, schema, null_values=null_values, label=label, absent=absent, cleaning=cleaning)
         complete, columns, missing = _complete(_derived(rows, derive, references or {}), schema, list(rows.given))
         frame = pl.Schema({name: column.dtype for name, column in columns.items()})
-        rules = compiled(schema.to_schema(), frame, missing)
-        accepted, refused, counts = _split(rows, complete, list(columns), rules)
+        rules = compiled(schema.to_schema(), frame, missing, hidden=bool(personal))
+        accepted, early, late = _split(rows, complete, list(columns), rules)
     shown = tuple(name for name in rows.kept if name != LABEL or not label)
     errors = tuple(rule.reason for rule in rules if not rule.warns)
     return RowPlan(
         accepted,
-        refused,
-        counts,
+        early,
+        late,
+        rows.cells(),
         Explanation(rows.casts, errors, shown, frozenset(personal)),
         tuple(rule.reason for rule in rules if rule.warns),
         tuple(told(rule) for rule in cleaning),
@@ -206,8 +228,12 @@ def reason_kind(reason: str) -> str:
 
 
 @contextmanager
-def judging() -> Iterator[None]:
+def judging(*, hidden: bool = True) -> Iterator[None]:
     """What Polars cannot compute while a plan is collected, it tells as an error of the data.
+
+    Args:
+        hidden: columns may be personal: only the kind of error is told, with the column and types where it names them.
+            Say False where none is, and the whole text is told, which may quote cells.
 
     Raises:
         SchemaError: in place of any error of Polars.
@@ -215,29 +241,33 @@ def judging() -> Iterator[None]:
     try:
         yield
     except pl.exceptions.PolarsError as error:
+        why = _without_cells(error) if hidden else str(error)
         raise SchemaError(
-            f"The rows cannot be cast, derived or checked: {error}. Mend the file, derive or the schema's check."
-        ) from error
+            f"The rows cannot be cast, derived or checked: {why}. Mend the file, derive or the schema's check."
+        ) from (None if hidden else error)
+
+
+def _without_cells(error: pl.exceptions.PolarsError) -> str:
+    """An error's kind, and the text that names types and columns only."""
+    named = _NAMES_ONLY.match(str(error))
+    return type(error).__name__ + (f": {named[0]}" if named else "")
 
 
 # --------------------------------------------------------------------------------------------------- derived and judged
 
 
 def _derived(rows: Prepared, derive: Derive | None, references: Mapping[str, pl.LazyFrame]) -> pl.LazyFrame:
-    """The derived rows, with the raw cells beside them."""
     going = rows.going()
     if derive is None:
         return going
-    # One struct of the raw cells: a derive that selects columns by their type does not meet them.
-    carried = pl.struct([pl.col(RAW + name) for name in rows.kept] or pl.lit(None)).alias(_CARRIED)
     try:
-        derived = derive(going.select(ROW, *rows.given, carried), references)
+        derived = derive(going, references)
         names = derived.collect_schema().names()
     except pl.exceptions.ColumnNotFoundError as error:
         raise SchemaError(_missing(str(error).split("\n", 1)[0], list(rows.given))) from error
-    if ROW not in names or _CARRIED not in names:
+    if ROW not in names:
         raise SpecError("derive must keep the columns it is given: add columns by with_columns, and do not select.")
-    return derived.unnest(_CARRIED)
+    return derived
 
 
 def _missing(name: str, came: Sequence[str]) -> str:
@@ -281,8 +311,8 @@ def _complete(
 
 def _split(
     rows: Prepared, complete: pl.LazyFrame, columns: Sequence[str], rules: Sequence[Rule]
-) -> tuple[pl.LazyFrame, pl.LazyFrame, pl.LazyFrame]:
-    """Accepted rows, refused rows, counts: three ends of one pass."""
+) -> tuple[pl.LazyFrame, tuple[pl.LazyFrame, pl.LazyFrame], tuple[pl.LazyFrame, pl.LazyFrame]]:
+    """Accepted rows; masks and counts of before ``derive``; masks and counts of after it: ends of one pass."""
     errors = [rule for rule in rules if not rule.warns]
     warnings = [rule for rule in rules if rule.warns]
     flags = [f"_passes{place}" for place in range(len(errors))]
@@ -292,12 +322,8 @@ def _split(
         *((~rule.passes).alias(flag) for rule, flag in zip(warnings, warned, strict=True)),
     ).with_columns((pl.all_horizontal(flags) if flags else pl.lit(True)).alias(_OK))
     accepted = judged.filter(_OK).select(ROW, *columns)
-    marks = [pl.lit(None, pl.String if name != FIRST else pl.UInt32).alias(name) for name in rows.marks]
-    masks = words([*[None] * len(rows.casts), *flags])
-    refused = judged.filter(~pl.col(_OK)).select(ROW, *marks, *masks, *(RAW + name for name in rows.kept))
-    early = rows.refused(len(errors))
-    if early is not None:
-        refused = early.merge_sorted(refused, key=ROW)
+    first = [pl.lit(None, pl.UInt32).alias(FIRST)] if FIRST in rows.marks else []
+    refused = judged.filter(~pl.col(_OK)).select(ROW, *first, *words([*[None] * len(rows.casts), *flags]))
     live = rows.live
     before = rows.frame.select(
         pl.len().alias("rows"),
@@ -308,7 +334,17 @@ def _split(
     after = judged.select(
         pl.len().alias("derived"), _identity(None).alias("derived_rows"), *(pl.col(flag).sum() for flag in warned)
     )
-    return accepted, refused, pl.concat([before, after], how="horizontal")
+    return accepted, (rows.refused(len(errors)), before), (refused, after)
+
+
+def _with_cells(masks: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
+    """The raw cells of those rows that have masks, with these, in the order of the cells."""
+    numbers = cells[ROW]
+    if not numbers.is_sorted():
+        return cells.join(masks, on=ROW, how="inner", maintain_order="left")
+    # Looking up the few refused rows among the sorted ones costs nothing beside a join of all of them.
+    own = masks.filter(pl.col(ROW).is_between(numbers.min(), numbers.max()))
+    return cells[numbers.search_sorted(own[ROW], "left")].hstack(own.drop(ROW).get_columns())
 
 
 def _identity(live: pl.Expr | None) -> pl.Expr:

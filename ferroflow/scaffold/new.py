@@ -19,7 +19,7 @@ import polars as pl
 
 from ferroflow.adapters import pipelines
 from ferroflow.adapters.sources.files import read_raw
-from ferroflow.core.errors import DataError, UsageError
+from ferroflow.core.errors import DataError, EmptySource, UsageError
 from ferroflow.core.spec import PipelineSpec
 from ferroflow.core.validation import check_rows, reason_kind
 from ferroflow.scaffold.ask import Ask, Question
@@ -83,11 +83,13 @@ def new_pipeline(wanted: Wanted, *, now: datetime, ask: Ask, progress: Callable[
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "raw.parquet"
         raw = read_raw(layout.path, layout.options, layout.path.name, path, progress)
+        if not raw.rows:
+            raise EmptySource(f"{layout.path.name} holds no row. A pipeline is inferred from rows: give a fuller file.")
         table = table_of(pl.scan_parquet(path), raw.rows)
         target = wanted.target or _asked_target(table, ask)
         asked = Asked(target, wanted.time, wanted.entity, wanted.positive)
         decided = plan(wanted.name, layout, table, asked, now=now, ask=ask)
-        files = files_of(decided, _pattern(layout.path))
+        files = files_of(decided, layout.path.absolute().as_posix())
         return _written(wanted, into, files, decided, table)
 
 
@@ -116,6 +118,7 @@ def _judged(spec: PipelineSpec, table: Table) -> tuple[int, dict[str, int]]:
         derive=spec.derive,
         null_values=spec.source.null_values,
         cleaning=spec.cleaning,
+        personal=spec.personal,
     )
     rows = checked.quarantined["reasons"].to_list()
     kinds = Counter(kind for row in rows for kind in set(map(reason_kind, row)))
@@ -191,12 +194,6 @@ def _asked_target(table: Table, ask: Ask) -> str:
     return ask(Question("Which column is to be predicted?", "--target", tuple(table.types)))
 
 
-def _pattern(path: Path) -> str:
-    """The file below the current folder by its path from there, another by its whole path."""
-    whole, here = path.absolute(), Path.cwd()
-    return whole.relative_to(here).as_posix() if whole.is_relative_to(here) else whole.as_posix()
-
-
 def summary(made: Made, commands: Sequence[str]) -> dict[str, object]:
     """The decisions as plain data, with the commands that may follow."""
     decided, clock = made.plan, made.plan.clock
@@ -212,6 +209,7 @@ def summary(made: Made, commands: Sequence[str]) -> dict[str, object]:
         "inputs": list(decided.roles.inputs),
         "categorical": list(decided.roles.categorical),
         "known_with": decided.roles.known_with,
+        "personal": list(decided.personal),
         "left_out": {**decided.roles.left_out, **decided.strange},
         "null_values": list(decided.null_values),
         "rows": {

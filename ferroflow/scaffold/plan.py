@@ -58,6 +58,7 @@ class Plan:
     rows: int
     cells: dict[str, Cell]
     strange: dict[str, str]
+    personal: dict[str, str]
     roles: Roles
     target: Target
     clock: Clock | None
@@ -101,11 +102,12 @@ def plan(name: str, layout: Layout, table: Table, asked: Asked, *, now: datetime
     known = table.frame.filter(pl.col(goal.column).is_not_null())
     others = [column for column in table.types if column != goal.column]
     _check_columns(others, asked)
-    found = moments(known, others)
+    personal = {name: what for name, what in table.personal.items() if name in others}
+    found = moments(known, [name for name in others if name not in personal])
     clock = _clock(known, _chosen(known, found, asked.time, ask), now, told=asked.time is not None)
     if asked.entity is not None and clock is None:
         raise UsageError(f"--entity {asked.entity!r} needs a time: what was known of it when? Give --time.")
-    roles = _roles(known, others, goal, found, clock, asked.entity)
+    roles = _roles(known, others, goal, found, personal, clock, asked.entity)
     if not roles.inputs:
         why = "; ".join(f"{column}: {said}" for column, said in {**roles.left_out, **roles.known_with}.items())
         raise DataError(
@@ -119,6 +121,7 @@ def plan(name: str, layout: Layout, table: Table, asked: Asked, *, now: datetime
         rows=table.rows,
         cells=_cells(table, goal, roles, clock),
         strange=table.strange,
+        personal=personal,
         roles=roles,
         target=goal,
         clock=clock,
@@ -130,9 +133,16 @@ def plan(name: str, layout: Layout, table: Table, asked: Asked, *, now: datetime
 
 
 def _roles(
-    frame: pl.DataFrame, others: list[str], target: Target, found: list[Moment], clock: Clock | None, entity: str | None
+    frame: pl.DataFrame,
+    others: list[str],
+    target: Target,
+    found: list[Moment],
+    personal: dict[str, str],
+    clock: Clock | None,
+    entity: str | None,
 ) -> Roles:
     later = {moment.column: "another time: it may be known only afterwards" for moment in found}
+    later |= {name: f"{what}: personal" for name, what in personal.items() if name != entity}
     later |= _growing(frame, clock, [column for column in others if column not in later])
     taken = clock.moment.column if clock else ""
     later.pop(taken, None)
@@ -159,6 +169,9 @@ def _cells(table: Table, target: Target, roles: Roles, clock: Clock | None) -> d
     if clock:
         time = clock.moment.column
         cells[time] = replace(cells[time], said="When it happened, as the file writes it.")
+    for name in table.personal:
+        kept = {key: value for key, value in cells[name].checks.items() if key == "nullable"}
+        cells[name] = replace(cells[name], checks=kept, said="Personal: no value of it is shown.")
     learnt = cells[target.column]
     checks = {name: value for name, value in learnt.checks.items() if name == "nullable"}
     if target.regression:  # a prediction is no whole number, and a new record is no mistake

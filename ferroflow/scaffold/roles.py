@@ -21,6 +21,8 @@ _MOST_VALUES = 10_000
 _ROWS_A_VALUE = 5
 _BEND = 0.02
 _TELLING_ROWS = 10
+_EXCEPTIONS = 0.2
+"""A sum that is the target on the other rows still tells it: real totals have fees that no column holds."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,12 @@ def roles_of(frame: pl.DataFrame, candidates: Iterable[str], target: Target, ent
 def _known_with(frame: pl.DataFrame, names: list[str], target: Target) -> dict[str, str]:
     found: dict[str, str] = {}
     numbers = frame.with_columns(target.answer(frame).alias(target.column)) if target.regression else frame
-    for leak in leaks(numbers, target.column, names, target.positive):
+    quantities = [name for name in names if not _ID_NAME.search(name.strip())]
+    exact = leaks(numbers, target.column, names, target.positive)
+    most = leaks(numbers, target.column, quantities, target.positive, exceptions=_EXCEPTIONS)
+    for leak in (*exact, *most):
         for name in leak.columns:
-            told = " + ".join(leak.columns) if len(leak.columns) > 1 else "it"
+            told = leak.sum() if len(leak.columns) > 1 else "it"
             found.setdefault(name, f"{told} {leak.how.replace('the target', target.column)}")
     answer = target.answer(frame)
     for name in names:

@@ -8,6 +8,7 @@ import polars as pl
 
 from ferroflow.core.cleaning import BLANKS
 from ferroflow.core.validation import LINE, PROBLEM, ROW
+from ferroflow.scaffold.personal import personal_of
 
 SAMPLE = 200_000
 """So many rows are looked at; bounds are those of all rows."""
@@ -28,6 +29,7 @@ class Table:
 
     ``raw`` is the raw part (lazy), ``sample`` rows of it as they came; ``frame`` the same rows in the types of
     ``types``, without those that make no row. ``types`` are the schema's; columns of other kinds are in ``strange``.
+    ``personal`` columns are about a person, and say what they hold.
     """
 
     raw: pl.LazyFrame
@@ -37,6 +39,7 @@ class Table:
     strange: dict[str, str]
     null_values: tuple[str, ...]
     rows: int
+    personal: dict[str, str]
 
     @property
     def sampled(self) -> bool:
@@ -70,19 +73,20 @@ def table_of(raw: pl.LazyFrame, rows: int, seed: int = 0) -> Table:
     types: dict[str, pl.DataType] = {}
     strange: dict[str, str] = {}
     nothing = [text for text in _MEANS_NOTHING if _occurs(cells, text)]
+    personal = personal_of(cells.select(given))
     for name in given:
         if name in RESERVED:
             strange[name] = "the stations give this name to a column of their own"
         elif (kind := _kind(cells[name], nothing)) is None:
             strange[name] = f"of type {cells[name].dtype}, which no model takes"
-        else:
-            types[name] = kind
+        else:  # a phone number is no quantity
+            types[name] = pl.String() if name in personal and cells[name].dtype == pl.String else kind
     _weaken(cells, types, nothing)
     numbers = [name for name, kind in types.items() if kind.is_numeric() and cells[name].dtype == pl.String]
     nothing += [text for text in _NOTHING_AMONG_NUMBERS if any((cells[name] == text).any() for name in numbers)]
     null_values = ("", *nothing)
     frame = read_as(cells.lazy(), types, null_values).collect()
-    return Table(raw, sample, frame, types, strange, null_values, rows)
+    return Table(raw, sample, frame, types, strange, null_values, rows, personal)
 
 
 def read_as(rows: pl.LazyFrame, types: dict[str, pl.DataType], null_values: tuple[str, ...]) -> pl.LazyFrame:

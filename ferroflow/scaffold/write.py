@@ -196,6 +196,7 @@ def _parts(plan: Plan, pattern: str, features: Features) -> list[list[str]]:
         ),
         entry("inputs", several(map(literal, inputs))),
         _left_out(plan),
+        _personal(plan),
         entry("categorical", several(map(literal, roles.categorical))) if roles.categorical else [],
         entry("features", several(features.names)) if features.names else [],
         entry("target", _target(plan)),
@@ -240,6 +241,13 @@ def _left_out(plan: Plan) -> list[str]:
     for why, columns in by_reason.items():
         lines += comment(f"- {', '.join(columns)}: {why}.", 4)
     return lines
+
+
+def _personal(plan: Plan) -> list[str]:
+    if not plan.personal:
+        return []
+    told = "About people, by the shape of their cells: what quarantine, pages and logs show of them is ***."
+    return [*comment(told, 4), *laid("personal=", several(map(literal, plan.personal)), ",", 4)]
 
 
 def _target(plan: Plan) -> Group:

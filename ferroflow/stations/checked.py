@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import polars as pl
@@ -260,19 +261,19 @@ def _made(checking: Checking, part: Part, name: str, raw: pl.LazyFrame, evolved:
         absent=evolved.absent,
         personal=sorted(personal(spec)),
     )
-    quarantined = plan.refused.map_batches(plan.explain, schema=pl.Schema(_TOLD), streamable=True)
     accepted = plan.accepted.with_columns(extra_columns(checking, part)).drop(ROW)
-    with writing(checking.folder(name), part) as (good, bad), judging():
-        steps = [sink(accepted, good), sink(quarantined.select(quarantine_columns(part)), bad), plan.counts]
-        tally = plan.tally(_collected(steps, part.rows)[-1])
+    with writing(checking.folder(name), part) as (good, bad), judging(hidden=bool(spec.personal)):
+        _, early, before, late, after = _collected([sink(accepted, good)], plan.early, plan.late, rows=part.rows)
+        tally = plan.tally(before, after)
+        quarantined = plan.refused(early, late).select(quarantine_columns(part))
+        sink(quarantined, bad).collect(engine="streaming")
     return vouch(checking, part, name, warnings=tally.warnings, cleaned=tally.cleaned)
 
 
-def _collected(steps: list[pl.LazyFrame], rows: int) -> list[pl.DataFrame]:
-    """All in one pass, or one pass each: while one file is written, Polars keeps what the others have not taken yet."""
-    if rows <= _ONE_PASS:
-        return pl.collect_all(steps, engine="streaming")
-    return [step.collect(engine="streaming") for step in steps]
+def _collected(*ends: Sequence[pl.LazyFrame], rows: int) -> list[pl.DataFrame]:
+    """All in one pass, or one pass each: while a file is written, Polars keeps what it has not taken yet."""
+    passes = [list(chain(*ends))] if rows <= _ONE_PASS else ends
+    return [frame for together in passes for frame in pl.collect_all(list(together), engine="streaming")]
 
 
 def _refused_whole(checking: Checking, part: Part, name: str, raw: pl.LazyFrame, why: str) -> CheckedPart:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,9 @@ from ferroflow.core.refusals import MASK
 from ferroflow.core.spec import PipelineSpec
 from ferroflow.stations.checked import Checking, corrected_rows, row_id
 from ferroflow.stations.replay import Replayed, judged_last, newest_snapshot, refused, rehearsal, replay
+
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ def raw_rows(spec: PipelineSpec, home: Home, row_ids: Iterable[str], *, masked: 
     changes = corrections.changes(home, spec.name, corrections.current(home, spec.name))
     checking = Checking(spec, snapshot, home, "", changes)
     wanted: dict[str, list[int]] = {}
-    for name in row_ids:
+    names = list(row_ids)
+    for name in names:
         part, row = corrections.parsed(name)
         wanted.setdefault(part, []).append(row)
     known = {part.fingerprint: part for part in snapshot.parts}
@@ -78,6 +83,10 @@ def raw_rows(spec: PipelineSpec, home: Home, row_ids: Iterable[str], *, masked: 
     if unknown:
         raise NotFound(f"The newest snapshot of {spec.name!r} ({snapshot.fingerprint}) has no part {unknown[0]!r}.")
     frames = [_texts(checking, part, wanted[name], masked) for name, part in known.items() if name in wanted]
+    there = {row_id for frame in frames for row_id in frame["row_id"]}
+    gone = next((name for name in names if name not in there), None)
+    if gone is not None:
+        raise NotFound(f"No row {gone!r} in the newest snapshot of {spec.name!r}. See ferroflow quarantine show.")
     return pl.concat(frames, how="diagonal") if frames else pl.DataFrame(schema={"row_id": pl.String})
 
 
@@ -118,14 +127,24 @@ def changes_in(spec: PipelineSpec, home: Home, edited: Path) -> dict[str, Change
     old = {row["row_id"]: row for row in before.iter_rows(named=True)}
     found = {}
     for row in after.iter_rows(named=True):
-        was = old.get(row["row_id"])
-        if was is None:
-            raise NotFound(f"No row {row['row_id']!r}.")
-        edits = {name: text for name, text in row.items() if (text or "") != (was[name] or "") and text != MASK}
+        was = old[row["row_id"]]
+        texts = {name: _unguarded(text, was[name]) for name, text in row.items()}
+        edits = {name: text for name, text in texts.items() if (text or "") != (was[name] or "") and text != MASK}
         line = edits.pop(LINE, None)
         if edits or line is not None:
             found[row["row_id"]] = Change(cells={name: text or None for name, text in edits.items()}, line=line)
     return found
+
+
+def guarded(text: str) -> str:
+    """Text that a spreadsheet does not take for a formula: with an apostrophe before it where it would."""
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def _unguarded(text: str | None, was: str | None) -> str | None:
+    """Without the apostrophe, exactly where ``guarded`` put one before the cell that was."""
+    added = was is not None and guarded(was) != was
+    return text.removeprefix("'") if added and text is not None else text
 
 
 def fix(

@@ -14,7 +14,7 @@ from ferroflow.adapters.settings import Settings
 from ferroflow.adapters.sources import batches
 from ferroflow.adapters.sources.download import NotPublished, Progress
 from ferroflow.adapters.sources.files import format_of
-from ferroflow.adapters.sources.globs import located, matched
+from ferroflow.adapters.sources.globs import located, looked_in, matched
 from ferroflow.adapters.sources.locate import in_place, locate
 from ferroflow.core.durations import duration
 from ferroflow.core.errors import EmptySource, UnreadableFile
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 LANDED = "landing"
 """The label of landed files, where the source's own files have labels."""
+_NO_FORMAT = "its name does not tell a format, as .csv or .parquet do"
 
 
 @dataclass
@@ -36,12 +37,14 @@ class _Taken:
 
     parts: dict[str, Part] = field(default_factory=dict)
     unreadable: dict[str, Unreadable] = field(default_factory=dict)
+    repeated: list[str] = field(default_factory=list)
 
-    def add(self, taken: Part | Unreadable) -> None:
-        """Keep it, unless the same bytes came before."""
+    def add(self, taken: Part | Unreadable, name: str) -> None:
+        """Keep it, or the file's name alone where the same bytes came before."""
         known = self.parts.get(taken.fingerprint) if isinstance(taken, Part) else self.unreadable.get(taken.sha256)
         if known is not None:
-            logger.info("%s holds the same bytes as %s: taken once", taken.file, known.file)
+            logger.warning("%s holds the bytes of another file: taken once", name)
+            self.repeated.append(name)
         elif isinstance(taken, Part):
             self.parts[taken.fingerprint] = taken
         else:
@@ -60,7 +63,7 @@ def ingest(
     """Read the source up to ``as_of`` (and back by its ``history``), then the files of the landing folder.
 
     A file that was read before is not read again; the same files give the same snapshot. A file that makes no table is
-    kept whole in quarantine and listed in the snapshot.
+    kept whole in quarantine and listed in the snapshot; so is the name of one that holds the bytes of another one.
 
     Args:
         spec: whose source is read.
@@ -78,28 +81,38 @@ def ingest(
     """
     taken = _Taken()
     for part in _batches(spec, home, settings, now, progress):
-        taken.add(part)
+        taken.add(part, part.file)
     for found in (*_own(spec, as_of, home, settings, progress), *_landed(spec, home)):
         try:
-            taken.add(part_of(spec, found, home, now))
+            taken.add(part_of(spec, found, home, now), found.name)
         except FileChanged as error:
             if found.located.origin != LANDED:
                 raise
             logger.warning("%s It is left for the next run.", error)
-    if not taken.parts:
-        _refuse(spec, as_of, home, list(taken.unreadable.values()))
+    if not any(part.rows for part in taken.parts.values()):
+        if taken.parts and not taken.unreadable:
+            raise EmptySource(
+                f"No file of {spec.name!r} holds a row ({len(taken.parts)} came). Put one with rows into "
+                f"{home.landing(spec.name)}."
+            )
+        _refuse(spec, as_of, home, settings, list(taken.unreadable.values()))
     references = {entry.name: reference_table(spec, entry, home, settings, progress) for entry in spec.references}
     return _snapshot(spec, as_of, taken, references, home, now)
 
 
-def _refuse(spec: PipelineSpec, as_of: datetime, home: Home, unreadable: Sequence[Unreadable]) -> None:
+def _refuse(
+    spec: PipelineSpec, as_of: datetime, home: Home, settings: Settings, unreadable: Sequence[Unreadable]
+) -> None:
     if unreadable:
         told = "; ".join(file.reason for file in unreadable)
         raise UnreadableFile(f"No file of {spec.name!r} can be read ({len(unreadable)} came). {told}")
     landing = home.landing(spec.name)
     source = spec.source
     if isinstance(source.files, Glob):
-        raise EmptySource(f"No file matches {source.files.pattern!r} ({spec.name!r}). Mend it, or use {landing}.")
+        looked = " and ".join(looked_in(source.files, settings))
+        raise EmptySource(
+            f"No file matches {source.files.pattern!r} ({spec.name!r}): looked in {looked}. Mend it, or use {landing}."
+        )
     if source.files is None:
         raise EmptySource(
             f"{spec.name!r} has no row yet: its table or stream gave none. Run again when there are, or put a file "
@@ -129,6 +142,7 @@ def _snapshot(
         made_at=now,
         unreadable=tuple(taken.unreadable.values()),
         corrections=corrections.current(home, spec.name),
+        repeated=tuple(taken.repeated),
     )
     return kept(draft, home)
 
@@ -157,7 +171,13 @@ def _own(spec: PipelineSpec, as_of: datetime, home: Home, settings: Settings, pr
     if files is None:
         return []
     matches = matched(files, settings)
-    return [Found(match.name, located(match, home.downloads, progress), hive=match.hive) for match in matches]
+    told = [match for match in matches if format_of(match.name, spec.source.format) is not None]
+    for match in matches:
+        if told and match not in told:
+            logger.warning("%s is left out: %s", match.address, _NO_FORMAT)
+    # Where none tells its format, the first one's error says the way out.
+    chosen = told or matches
+    return [Found(match.name, located(match, home.downloads, progress), hive=match.hive) for match in chosen]
 
 
 def _is_simulated(spec: PipelineSpec, settings: Settings) -> bool:
@@ -207,4 +227,4 @@ def _landed(spec: PipelineSpec, home: Home) -> list[Found]:
 
 
 def _why_left_out(path: Path) -> str:
-    return "it is no file" if not path.is_file() else "its name does not tell a format, as .csv or .parquet do"
+    return "it is no file" if not path.is_file() else _NO_FORMAT

@@ -26,6 +26,7 @@ from ferroflow.core.features import AVAILABLE_AT, StoredFeatures
 from ferroflow.core.fingerprint import file_digest, fingerprint
 from ferroflow.core.records import Validated
 from ferroflow.core.spec import PipelineSpec
+from ferroflow.core.windows import told
 
 logger = logging.getLogger(__name__)
 
@@ -152,19 +153,20 @@ def moment(as_of: datetime) -> str:
 def _stored_rows(view: StoredFeatures, rows: pl.LazyFrame, as_of: datetime, ingested_at: datetime) -> pl.DataFrame:
     available = pl.col(AVAILABLE_AT).dt.cast_time_unit("us")
     features = view.outputs(rows.collect_schema())
-    return (
-        view.compute(rows)
-        .with_columns(available)
-        .filter(available <= as_of)
-        .select(
-            view.entity,
-            AVAILABLE_AT,
-            pl.lit(ingested_at, dtype=pl.Datetime("us", "UTC")).alias(INGESTED_AT),
-            *(pl.col(name).cast(pl.Float64).fill_nan(None) for name in features),
+    with told(view.name):
+        return (
+            view.compute(rows)
+            .with_columns(available)
+            .filter(available <= as_of)
+            .select(
+                view.entity,
+                AVAILABLE_AT,
+                pl.lit(ingested_at, dtype=pl.Datetime("us", "UTC")).alias(INGESTED_AT),
+                *(pl.col(name).cast(pl.Float64).fill_nan(None) for name in features),
+            )
+            .sort(AVAILABLE_AT, view.entity)
+            .collect()
         )
-        .sort(AVAILABLE_AT, view.entity)
-        .collect()
-    )
 
 
 def _whole(place: Path) -> _Manifest | None:

@@ -19,9 +19,9 @@ from ferroflow.adapters.storage import atomic_parquet, is_whole, read_record, re
 from ferroflow.core.errors import DataError, EmptySource, SpecError, UnreadableFile
 from ferroflow.core.fingerprint import file_digest, fingerprint
 from ferroflow.core.records import Part, Unreadable
-from ferroflow.core.sources import Format
+from ferroflow.core.sources import Format, reserved
 from ferroflow.core.spec import PipelineSpec
-from ferroflow.core.validation import LINE, PROBLEM, ROW
+from ferroflow.core.validation import ROW
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ def _refuse_changed(found: Found) -> None:
 
 
 def _refuse_reserved(found: Found, added: Mapping[str, str | None]) -> None:
-    taken = sorted({ROW, PROBLEM, LINE} & set(added))
+    taken = reserved(added)
     if taken:
         raise SpecError(f"{found.name}: the folder's name {taken[0]!r} is kept for Ferroflow. Rename the folder.")
 

@@ -74,18 +74,23 @@ def newest_snapshot(pipeline: str, home: Home) -> Snapshot:
 
 
 def judged_last(spec: PipelineSpec, snapshot: Snapshot, home: Home) -> Validated:
-    """The last verdicts on these raw rows: the snapshot's own, else an ancestor's of the same parts, else new ones.
+    """The last verdicts on these raw rows: those that are known, else new ones."""
+    return known_verdicts(snapshot, home) or validate(spec, snapshot, home)
+
+
+def known_verdicts(snapshot: Snapshot, home: Home) -> Validated | None:
+    """The last verdicts on these raw rows: the snapshot's own, else an ancestor's of the same parts; None: no such.
 
     (A replay that was killed leaves a snapshot without verdicts.)
     """
-    known = {kept.snapshot.fingerprint: kept.snapshot for kept in versions.history(spec.name, home)}
+    known = {kept.snapshot.fingerprint: kept.snapshot for kept in versions.history(snapshot.pipeline, home)}
     one: Snapshot | None = snapshot
     while one is not None and one.parts == snapshot.parts:
         verdicts = versions.validated(one, home)
         if verdicts is not None:
             return verdicts
         one = known.get(one.parent or "")
-    return validate(spec, snapshot, home)
+    return None
 
 
 @contextmanager

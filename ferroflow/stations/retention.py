@@ -14,8 +14,19 @@ from pathlib import Path
 
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.storage import read_record
-from ferroflow.core.records import Evaluation, FeatureTable, Part, Record, Snapshot, Split, TrainedModel, Validated
+from ferroflow.core.records import (
+    Evaluation,
+    FeatureTable,
+    Part,
+    Record,
+    Snapshot,
+    Split,
+    TrainedModel,
+    Unreadable,
+    Validated,
+)
 from ferroflow.stations import versions
+from ferroflow.stations.expiry import MARK
 
 _YOUNG = timedelta(hours=1)
 """A run that is under way may have written what no record reaches yet."""
@@ -87,7 +98,8 @@ def _staying(home: Home, pipeline: str, snapshots: list[Snapshot], retained: set
             staying |= {home.absolute(part.path), data / "parts" / f"{part.fingerprint}.json"}
         for reference in snapshot.references.values():
             staying |= {home.absolute(reference), home.absolute(reference).with_suffix(".json")}
-        staying |= {home.absolute(file.path) for file in snapshot.unreadable}
+        staying |= {Path(f"{home.absolute(file.path)}{end}") for file in snapshot.unreadable for end in ("", MARK)}
+    staying |= {path for path, file in _unreadable(data / "unreadable") if home.absolute(file.path) in staying}
     staying |= set(_batches(home, pipeline))
     alive = set(retained)
     for folder, kind in _MADE_OF.items():
@@ -108,6 +120,14 @@ def _batches(home: Home, pipeline: str) -> Iterator[Path]:
             part = read_record(path, Part)
             if part is not None and part.upto is not None:
                 yield from (path, home.absolute(part.path))
+
+
+def _unreadable(folder: Path) -> Iterator[tuple[Path, Unreadable]]:
+    """The verdicts that a file makes no table: one for each way of reading its bytes."""
+    for path in folder.glob("[!.]*.json"):
+        file = read_record(path, Unreadable)
+        if file is not None:
+            yield path, file
 
 
 def _records(folder: Path, kind: type[Record]) -> Iterator[tuple[Path, Record]]:

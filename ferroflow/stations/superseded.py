@@ -45,7 +45,9 @@ def without_superseded(checking: Checking, checked: list[CheckedPart]) -> list[C
     losers = _losers(checking, checked, key)
     names = [part.fingerprint for part in checking.snapshot.parts]
     return [
-        _parted(checking, part, entry, rows, names) if (rows := losers.get(place)) is not None else entry
+        moved(checking, part, entry, rows.select(ROW, _reasons(names)))
+        if (rows := losers.get(place)) is not None
+        else entry
         for place, (part, entry) in enumerate(zip(checking.snapshot.parts, checked, strict=True))
     ]
 
@@ -80,12 +82,13 @@ def _order(place: int, row: pl.Expr) -> pl.Expr:
     return row + pl.lit(place << _PLACE_BITS, pl.UInt64)
 
 
-def _parted(
-    checking: Checking, part: Part, entry: CheckedPart, rows: pl.DataFrame, names: Sequence[str]
-) -> CheckedPart:
-    """The part's files with these rows in quarantine: found whole, or made."""
-    told = rows.select(ROW, _reason(names))
-    name = fingerprint(entry.fingerprint, SUPERSEDED, told.rows())
+def moved(checking: Checking, part: Part, entry: CheckedPart, told: pl.DataFrame) -> CheckedPart:
+    """The part's files with some accepted rows in quarantine: found whole, or made.
+
+    Args:
+        told: ``_row`` of these rows in their order, and ``reasons``.
+    """
+    name = fingerprint(entry.fingerprint, "moved", told.rows())
     known = whole(checking.folder(name), part)
     if known is not None:
         return known
@@ -102,19 +105,19 @@ def _parted(
     return vouch(checking, part, name, warnings=entry.warnings, cleaned=entry.cleaned)
 
 
-def _reason(names: Sequence[str]) -> pl.Expr:
+def _reasons(names: Sequence[str]) -> pl.Expr:
     """What tells which row replaced this one, from the order of that."""
     part = (pl.col(_LAST) // (1 << _PLACE_BITS)).cast(pl.UInt32)
     winner = part.replace_strict(list(range(len(names))), list(names), return_dtype=pl.String)
     row = (pl.col(_LAST) % (1 << _PLACE_BITS)).cast(pl.String)
-    return pl.concat_str(pl.lit(SUPERSEDED), winner, pl.lit(":"), row).alias("reason")
+    return pl.concat_list(pl.concat_str(pl.lit(SUPERSEDED), winner, pl.lit(":"), row)).alias("reasons")
 
 
 def _explained(checking: Checking, part: Part, told: pl.DataFrame) -> pl.DataFrame:
     """The rows as a quarantine file holds them."""
     raw, _ = evolved_rows(checking, part)
     own = raw.filter(pl.col(ROW).is_in(told[ROW].implode()))
-    refused, explanation = raw_cells(checking, own, SUPERSEDED)
+    refused, explanation = raw_cells(checking, own, "row: moved")
     rows = explanation.told(refused.collect(engine="streaming"))
     named = rows.drop("reasons").join(told, on=ROW, how="left", maintain_order="left")
-    return named.with_columns(pl.concat_list("reason").alias("reasons")).select(quarantine_columns(part))
+    return named.select(quarantine_columns(part))

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
 from ferroflow.adapters import corrections
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.storage import read_record, write_record
 from ferroflow.core.errors import RowsLost, UnreadableFile
-from ferroflow.core.fingerprint import file_digest, fingerprint
+from ferroflow.core.fingerprint import fingerprint
 from ferroflow.core.records import Snapshot, Validated
 from ferroflow.core.spec import PipelineSpec
 from ferroflow.core.validation import changed_types
 from ferroflow.stations.checked import CheckedPart, Checking, checked_part
+from ferroflow.stations.judges import sources
 from ferroflow.stations.references import reference_is_whole
+from ferroflow.stations.repeated import without_repeated
 from ferroflow.stations.superseded import without_superseded
 
-_RULES = 2  # raised when the same rows are to be judged differently
+_RULES = 4  # raised when the same rows are to be judged differently
 
 
 def validate(spec: PipelineSpec, snapshot: Snapshot, home: Home) -> Validated:
     """Check every part against the schema; parts that were checked by the same rules before are not checked again.
 
-    The snapshot's corrections are laid over the raw rows first. Uniqueness is judged within a part; of rows with one
-    key (``Source.key``) the last of all parts is accepted.
+    The snapshot's corrections are laid over the raw rows first. Of rows with one key (``Source.key``) the last of all
+    parts is accepted; then rows of different parts that share a value which the schema calls unique are all refused.
 
     Raises:
         SchemaError: a column is missing, or a whole column has the wrong type, or the evolution policy stops.
@@ -43,12 +42,15 @@ def validate(spec: PipelineSpec, snapshot: Snapshot, home: Home) -> Validated:
     changes = corrections.changes(home, spec.name, snapshot.corrections)
     checking = Checking(spec, snapshot, home, _rules(spec, snapshot), changes)
     checked = without_superseded(checking, [checked_part(checking, part) for part in snapshot.parts])
+    checked = without_repeated(checking, checked)
     name = fingerprint(snapshot.fingerprint, [entry.fingerprint for entry in checked])
     path = home.data(spec.name) / "validated" / f"{name}.json"
     validated = _merged(checking, name, checked)
     known = read_record(path, Validated)
     if known is None or known.model_copy(update={"as_of": snapshot.as_of}) != validated:
         write_record(path, validated)
+    else:
+        path.touch()  # the last verdicts on a snapshot are those that were met last
     return validated
 
 
@@ -87,17 +89,11 @@ def _total(counts: Iterable[dict[str, int]]) -> dict[str, int]:
 
 
 def _rules(spec: PipelineSpec, snapshot: Snapshot) -> str:
-    """What the verdict on a row depends on beside the row: schema, derive (their files' text), references, cleaning."""
-    code = [_code(spec.schema), _code(spec.derive) if spec.derive is not None else ""]
+    """What the verdict on a row depends on beside the row: schema, derive (the text of all their files), references,
+    cleaning.
+    """
     labelled = any(part.label for part in snapshot.parts)
     # The text of a schema may hold addresses of functions: those change with every process.
     schema = re.sub(r" at 0x[0-9a-f]+", "", str(spec.schema.to_schema()))
     declared = [repr(spec.cleaning), repr(spec.source.evolution), spec.personal, spec.source.null_values]
-    return fingerprint(_RULES, schema, code, snapshot.references, labelled, declared)
-
-
-def _code(thing: Any) -> str:
-    try:
-        return file_digest(Path(inspect.getfile(thing)))
-    except (TypeError, OSError):  # made in a shell: its name must do
-        return repr(thing)
+    return fingerprint(_RULES, schema, sources(spec), snapshot.references, labelled, declared)

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from ferroflow.adapters.home import Home
-from ferroflow.adapters.storage import read_record
+from ferroflow.adapters.storage import read_record, seal_problem
 from ferroflow.core.drift import column_drift
 from ferroflow.core.errors import NotFound, RegistryError
 from ferroflow.core.fingerprint import file_digest
@@ -23,6 +23,8 @@ from ferroflow.stations.references import ReferenceFile
 
 _SAMPLE = 200_000
 """Rows of each snapshot that distributions are compared on, taken at equal distances."""
+_UNSEALED = ("studies", "batch")
+"""Folders without records: of trainings under way, and of batch predictions."""
 _META = ("row_id", "ingested_at", "source_label")
 
 
@@ -124,12 +126,13 @@ def trained_on(pipeline: str, home: Home) -> dict[str, list[str]]:
 
 
 def current(pipeline: str, moment: datetime, home: Home) -> Snapshot:
-    """The snapshot that was the newest at ``moment``, by the moment it was first made.
+    """The snapshot that was the newest at ``moment``: of each the moments when it was first made and last met count.
 
     Raises:
         NotFound: there was none yet.
     """
-    made = [(kept.snapshot.made_at or kept.since, kept.snapshot) for kept in history(pipeline, home)]
+    every = history(pipeline, home)
+    made = [(at, kept.snapshot) for kept in every for at in (kept.snapshot.made_at or kept.since, kept.since)]
     before = [entry for entry in made if entry[0] <= moment]
     if before:
         return max(before, key=lambda entry: entry[0])[1]
@@ -207,8 +210,10 @@ def _sample(record: Validated, home: Home) -> pl.DataFrame:
 
 
 def verify(pipeline: str, home: Home) -> tuple[int, list[Damage]]:
-    """Read every file that has a digest, and compare: the number of files read, and those that differ or are gone."""
-    checked, damaged = 0, []
+    """Read every file that has a digest or a seal: the number of files, and those that are not what was written."""
+    records = list(_sealed(pipeline, home))
+    damaged = [Damage(home.relative(path), told) for path in records if (told := seal_problem(path)) is not None]
+    checked = len(records)
     for path, digest in dict(_vouched(pipeline, home)).items():
         checked += 1
         if not path.is_file():
@@ -216,6 +221,15 @@ def verify(pipeline: str, home: Home) -> tuple[int, list[Damage]]:
         elif (found := file_digest(path)) != digest:
             damaged.append(Damage(home.relative(path), f"has SHA-256 {found[:16]}…, {digest[:16]}… was written"))
     return checked, damaged
+
+
+def _sealed(pipeline: str, home: Home) -> Iterator[Path]:
+    """Records."""
+    folder = home.data(pipeline)
+    for path in sorted(folder.rglob("[!.]*.json")):
+        place = path.relative_to(folder).parts[0]
+        if place not in _UNSEALED and (place != "models" or path.name == "manifest.json"):
+            yield path
 
 
 def _vouched(pipeline: str, home: Home) -> Iterator[tuple[Path, str]]:
@@ -234,6 +248,8 @@ def _vouched(pipeline: str, home: Home) -> Iterator[tuple[Path, str]]:
         if part is not None:
             yield home.absolute(part.path), part.digest
     for path in folder.glob("*/*/manifest.json"):
+        if seal_problem(path) is not None:  # told for itself: nothing it says can be compared
+            continue
         manifest: dict[str, Any] = json.loads(path.read_bytes())
         for name, digest in manifest.items():
             if name.endswith("_digest") and digest:

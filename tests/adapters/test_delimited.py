@@ -162,6 +162,8 @@ def test_row_numbers_are_those_of_the_files_lines() -> None:
         (b"a,a\n1,2\n", "repeated or empty names"),
         (b"a,,b\n1,2,3\n", "repeated or empty names"),
         (b"a,_row\n1,2\n", "a name that is kept for Ferroflow: _row"),
+        (b"a,_cast:a\n1,2\n", "a name that is kept for Ferroflow: _cast:a"),
+        (b",".join(b"c%d" % place for place in range(10_001)), "its header has 10,001 columns, more than 10,000"),
         (b"a,caf\xe9\n1,2\n", "its header has bytes that are no UTF-8"),
         (b'a,"b\n1,2\n', "its header has a quote that is not closed"),
         (b"a,b\n1,\x00\n", "it holds binary data"),

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 import xlsxwriter
 
+from ferroflow.adapters.sources import excel
 from ferroflow.adapters.sources.excel_cells import kind_of, moment_text, number_text, unescaped
 from ferroflow.adapters.sources.files import ReadOptions, read_frame, read_raw
 from ferroflow.core.errors import EmptySource, UnreadableFile
@@ -78,7 +79,12 @@ def test_the_named_sheet_is_read_and_several_without_a_name_are_unreadable(tmp_p
 
 @pytest.mark.parametrize(
     ("header", "problem"),
-    [(["a", "a"], "repeated or empty"), (["a", None, "b"], "repeated or empty"), (["_row"], "kept for Ferroflow")],
+    [
+        (["a", "a"], "repeated or empty"),
+        (["a", None, "b"], "repeated or empty"),
+        (["_row"], "kept for Ferroflow"),
+        (["_typed:a"], "kept for Ferroflow"),
+    ],
 )
 def test_header_without_a_form_is_unreadable(tmp_path: Path, header: list[str], problem: str) -> None:
     with pytest.raises(UnreadableFile, match=problem):
@@ -101,6 +107,14 @@ def test_sheet_without_a_row_is_empty_and_what_is_no_workbook_unreadable(tmp_pat
         archive.writestr("readme.txt", "no workbook")
     with pytest.raises(UnreadableFile, match="a part of it is missing"):
         read_frame(path, EXCEL, "b.xlsx")
+
+
+def test_wide_sheet_is_read_in_batches_of_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(excel, "_MAX_CELLS", 1_000)
+    rows: list[list[Any]] = [[f"c{place}" for place in range(300)], *([row] for row in range(10))]
+    frames = list(excel.ExcelReader(a_book(tmp_path / "a.xlsx", rows), None).frames())
+    assert [frame.height for frame in frames] == [3, 3, 3, 1]
+    assert pl.concat(frames)["c0"].to_list() == [str(row) for row in range(10)]
 
 
 @pytest.mark.parametrize("from_1904", [False, True])

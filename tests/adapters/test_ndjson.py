@@ -62,6 +62,7 @@ def test_every_cell_is_the_text_that_stands_there(tmp_path: Path) -> None:
         (b'{"a":"\\ud800"}', "broken JSON: half of a character (a lone surrogate)"),
         (b'{"a":' + b"[" * 5_000 + b"]" * 5_000 + b"}", "JSON nested deeper than 100 levels"),
         (b'{"_row":1}', "the key '_row', which is kept for Ferroflow"),
+        (b'{"_raw:a":1}', "the key '_raw:a', which is kept for Ferroflow"),
         (b'{"":1}', "a key without a name"),
         (b'{"*":1}', "the key '*', which means several columns"),
     ],
@@ -117,6 +118,18 @@ def test_too_many_keys_and_a_line_without_end_are_unreadable(tmp_path: Path, mon
     monkeypatch.setattr(ndjson, "MAX_LINE", 10 << 10)
     with pytest.raises(UnreadableFile, match="a line of more than"):
         read(tmp_path, '{"a": "' + "x" * 20_000)
+
+
+def test_few_cells_under_many_keys_come_in_frames_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ndjson, "_MAX_CELLS", 20_000)
+    lines = [b'{"k%d":%d}' % (row % 300, row) if row % 50 else b"broken" for row in range(3_000)]
+    frames = list(NdjsonReader(io.BytesIO(b"\n".join(lines))).frames())
+    assert max(frame.height * frame.width for frame in frames) < 20_000 + frames[0].width
+    rows = pl.concat(frames)
+    assert rows[ROW].to_list() == list(range(1, 3_001))
+    keys = pl.coalesce(pl.all().exclude(ROW, PROBLEM, LINE))
+    assert rows.select(keys).to_series().to_list() == [str(row) if row % 50 else None for row in range(3_000)]
+    assert rows[LINE].drop_nulls().to_list() == ["broken"] * 60
 
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)

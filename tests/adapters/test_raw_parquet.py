@@ -5,6 +5,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
+from ferroflow.adapters.sources import raw_parquet
 from ferroflow.adapters.sources.raw_parquet import write_raw
 from ferroflow.core.errors import UnreadableFile
 
@@ -50,3 +51,14 @@ def test_disk_that_takes_no_file_is_an_error(tmp_path: Path) -> None:
 def test_no_batch_makes_no_file(tmp_path: Path) -> None:
     assert write_raw([], tmp_path / "part.parquet") == (0, {})
     assert not (tmp_path / "part.parquet").exists()
+
+
+def test_row_groups_of_a_wide_table_have_fewer_rows_for_the_writer_holds_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raw_parquet, "_GROUP_CELLS", 10_000)
+    batch = pl.DataFrame({f"c{place}": [None] * 500 for place in range(100)}, schema_overrides={"c0": pl.String})
+    write_raw(iter([batch] * 4), tmp_path / "rows.parquet")
+    found = pq.ParquetFile(tmp_path / "rows.parquet").metadata
+    assert max(found.row_group(place).num_rows for place in range(found.num_row_groups)) <= 101
+    assert found.num_rows == 2_000

@@ -145,6 +145,19 @@ def test_columnar_file_without_a_row_is_empty_and_one_with_our_names_is_refused(
         read_frame(a_file(tmp_path, write(pl.DataFrame({"_problem": [1]}))), ReadOptions(kind), "x")
 
 
+@pytest.mark.parametrize(
+    "name", ["_first", "_raw:a", "_typed:a", "_cast:a", "_changed:0", "_word0", "_passes1", "_warns2"]
+)
+def test_column_with_a_name_that_validation_uses_is_refused_when_it_is_read(tmp_path: Path, name: str) -> None:
+    rows = pl.DataFrame({"a": ["1"], name: ["2"]})
+    files: list[tuple[Format, bytes]] = [("csv", rows.write_csv().encode()), ("parquet", _parquet(rows))]
+    for kind, data in files:
+        with pytest.raises(UnreadableFile, match=f"kept for Ferroflow: {name}"):
+            read_frame(a_file(tmp_path, data), ReadOptions(kind), "x")
+    like = rows.rename({name: f"{name}s"} if name == "_first" else {name: name.replace("_", "__", 1)})
+    assert read_frame(a_file(tmp_path, _parquet(like)), ReadOptions("parquet"), "x").drop(ROW).equals(like)
+
+
 @pytest.mark.parametrize("name", ["*", "^a.*$"])
 def test_column_whose_name_is_a_pattern_makes_no_table(tmp_path: Path, name: str) -> None:
     rows = pl.DataFrame({"a": ["1"], name: ["2"]})

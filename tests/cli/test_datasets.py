@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -7,12 +8,14 @@ from pathlib import Path
 import orjson
 import polars as pl
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from ferroflow.adapters.home import Home
+from ferroflow.cli.datasets import _drifts, print_whole
 from ferroflow.cli.main import app
 from ferroflow.core.errors import DataError, FerroflowError, NotFound, UsageError
-from ferroflow.core.records import Snapshot
+from ferroflow.core.records import ColumnDrift, Snapshot
 from ferroflow.stations.ingest import ingest
 from ferroflow.stations.validate import validate
 from tests.parcels import AS_OF, GOOD, HEADER, NOW, a_mirror, parcels, settings_for
@@ -54,6 +57,16 @@ def test_snapshot_is_found_by_the_beginning_of_its_name(home: Home, two: list[Sn
         said(home, "show", "parcels", "zz")
 
 
+def test_file_with_the_bytes_of_another_one_is_told(home: Home, two: list[Snapshot], tmp_path: Path) -> None:
+    landing = home.landing("parcels")
+    landing.mkdir(parents=True)
+    (landing / "copy.csv").write_text(DIRTY)
+    settings = settings_for(home, mirror=str(tmp_path / "second"))
+    assert ingest(parcels(), AS_OF, home, now=NOW, settings=settings).fingerprint == two[1].fingerprint
+    told = said(home, "show", "parcels", two[1].fingerprint)
+    assert "taken once: copy.csv holds the bytes of another file" in told
+
+
 def test_diff_compares_with_the_snapshot_before(home: Home, two: list[Snapshot]) -> None:
     told = orjson.loads(said(home, "diff", "parcels", "--json"))
     assert (told["old"], told["new"], told["rows"]) == (two[0].fingerprint, two[1].fingerprint, [2, 5])
@@ -61,6 +74,25 @@ def test_diff_compares_with_the_snapshot_before(home: Home, two: list[Snapshot])
     assert "rows 5 -> 2" in text
     with pytest.raises(NotFound, match="is the first of 'parcels': name two"):
         said(home, "diff", "parcels", two[0].fingerprint)
+
+
+def test_list_cuts_no_name_and_no_number(home: Home, two: list[Snapshot], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    line = next(line for line in said(home, "list").splitlines() if two[1].fingerprint in line)
+    assert line.split()[-4:] == ["1", "5", "2", "3"]
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as at a terminal: moments fold, nothing else does
+    assert two[1].fingerprint in (told := said(home, "list"))
+    assert "…" not in told
+
+
+def test_diff_says_from_where_on_a_column_moved(home: Home) -> None:
+    reason = "PSI 0.04, needs 0.20 (a stretch of the reference reaches 0.13)"
+    drift = ColumnDrift(column="\x1b[31mkilos", psi=0.04, p=0.5, drifted=False, reason=reason)
+    console = Console(record=True, file=io.StringIO())
+    print_whole(console, _drifts((drift,)))
+    told = console.export_text()
+    assert "PSI 0.04, moved from 0.20 on (a stretch" in told
+    assert "\\x1b[31mkilos" in told
 
 
 def test_as_of_writes_the_rows_of_that_time(home: Home, two: list[Snapshot], tmp_path: Path) -> None:
@@ -82,7 +114,7 @@ def test_prune_asks_before_it_removes(home: Home, two: list[Snapshot]) -> None:
 
 
 def test_verify_ends_with_an_error_that_names_the_file(home: Home, two: list[Snapshot]) -> None:
-    assert "parcels: 7 files read, 0 damaged" in said(home, "verify")
+    assert "parcels: 16 files read, 0 damaged" in said(home, "verify")
     path = home.absolute(two[0].parts[0].path)
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(DataError, match=rf"{path.name} has SHA-256 .* made again .* ferroflow run parcels"):

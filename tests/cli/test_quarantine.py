@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import orjson
 import polars as pl
 import pytest
+from pandera.polars import Field
 from typer.testing import CliRunner
 
 from ferroflow.adapters.home import Home
@@ -17,7 +20,7 @@ from ferroflow.core.errors import FerroflowError, NotFound, UsageError
 from ferroflow.core.records import Snapshot
 from ferroflow.stations.ingest import ingest
 from ferroflow.stations.validate import validate
-from tests.parcels import AS_OF, GOOD, HEADER, NOW, a_mirror, parcels, settings_for
+from tests.parcels import AS_OF, GOOD, HEADER, NOW, Parcel, a_mirror, parcels, settings_for
 
 DIRTY = HEADER + GOOD + "3,2024-01-03,1,[red]heavy[/red],3\n4,2024-01-03,1,1,99\n5,2024-01-03\n6,2024-01-03,9,1,3\n"
 
@@ -102,6 +105,35 @@ def test_edited_csv_mends_rows_and_lines(quarantine: Command, snapshot: Snapshot
     assert quarantine("replay", "parcels", "--json")["moved"] == 2
 
 
+HOSTILE = "3,2024-01-03,1,\x1b]0;owned\x07\x9b2J,3\n4,2024-01-03,1,=1+1,3\n5,2024-01-03,1,'=2,3\n6,2024-01-03,1,-7x,3\n"
+
+
+@pytest.fixture
+def hostile(home: Home, tmp_path: Path) -> None:
+    settings = settings_for(home, mirror=str(a_mirror(tmp_path / "m", parcels=HEADER + GOOD + HOSTILE)))
+    validate(parcels(), ingest(parcels(), AS_OF, home, now=NOW, settings=settings), home)
+
+
+def test_cells_cannot_steer_the_terminal(quarantine: Command, hostile: None) -> None:
+    for words in (["list"], ["show", "parcels"]):
+        told = quarantine(*words)
+        assert "\\x1b]0;owned\\x07" in told
+        assert not {"\x1b", "\x07", "\x9b"} & set(told)
+
+
+def test_cells_are_no_formulas_in_a_spreadsheet_and_come_back_as_they_were(
+    quarantine: Command, hostile: None, tmp_path: Path
+) -> None:
+    path = tmp_path / "edited.csv"
+    quarantine("show", "parcels", "--csv", str(path))
+    rows = pl.read_csv(path, infer_schema=False)
+    assert rows["kilos"].to_list()[1:] == ["'=1+1", "'=2", "'-7x"]
+    assert quarantine("fix", "parcels", "--from", str(path), "--dry-run", "--json")["changes"] == 0
+    rows.with_columns(pl.col("kilos").replace({"'-7x": "'7", "'=2": "2", "'=1+1": "=1+1"})).write_csv(path)
+    assert quarantine("fix", "parcels", "--from", str(path), "--json")["rows"] == 2
+    assert quarantine("replay", "parcels", "--json")["moved"] == 2
+
+
 def test_map_touches_only_the_rows_that_hold_the_value(quarantine: Command, snapshot: Snapshot) -> None:
     told = quarantine("fix", "parcels", "--reason", "country", "--map", "city:9=2", "--map", "kilos:8=1", "--json")
     assert told["rows"] == 1
@@ -119,6 +151,9 @@ def test_map_touches_only_the_rows_that_hold_the_value(quarantine: Command, snap
         (["--reason", "days", "--set", "weight=9"], NotFound, "no raw column 'weight'"),
         (["--reason", "nothing like it", "--set", "days=9"], NotFound, "No refused row"),
         (["--row", "9", "--set", "days=9"], NotFound, "is no row_id"),
+        (["--row", "no-such-part:9", "--set", "days=9"], NotFound, "has no part 'no-such-part'"),
+        (["--row", "PART:999", "--set", "days=9"], NotFound, "No row '.*:999' in the newest snapshot"),
+        (["--row", "PART:999", "--map", "days:99=9"], NotFound, "No row '.*:999' in the newest snapshot"),
         (["--from", "missing.csv"], NotFound, "is not there"),
     ],
 )
@@ -126,8 +161,37 @@ def test_fix_that_cannot_be_says_why_and_records_nothing(
     quarantine: Command, snapshot: Snapshot, home: Home, words: list[str], kind: type[Exception], told: str
 ) -> None:
     with pytest.raises(kind, match=told):
-        quarantine("fix", "parcels", *words)
+        quarantine("fix", "parcels", *(word.replace("PART", snapshot.parts[0].fingerprint) for word in words))
     assert not list((home.data("parcels") / "corrections").glob("*.json"))
+
+
+def test_every_command_speaks_of_the_snapshot_that_was_made_last_also_for_an_earlier_moment(
+    quarantine: Command, snapshot: Snapshot, home: Home, tmp_path: Path
+) -> None:
+    settings = settings_for(home, mirror=str(a_mirror(tmp_path / "m2", parcels=HEADER + GOOD + "8,2024-01-03,9,1,3\n")))
+    earlier = ingest(parcels(), AS_OF - timedelta(days=30), home, now=NOW, settings=settings)
+    assert quarantine("list", "--json")[0]["validated"] is None
+    assert "was not validated yet" in quarantine("list")
+    (row,) = quarantine("show", "parcels", "--json")  # judges it
+    (told,) = quarantine("list", "--json")
+    assert (told["snapshot"], told["rows_quarantined"]) == (earlier.fingerprint, 1)
+    assert quarantine("show", "parcels", "--csv", str(tmp_path / "rows.csv"), "--json")["rows"] == 1
+    assert pl.read_csv(tmp_path / "rows.csv")["row_id"].to_list() == [row["row_id"]]
+    assert quarantine("fix", "parcels", "--row", row["row_id"], "--set", "city=1", "--json")["rows"] == 1
+    assert quarantine("replay", "parcels", "--json")["moved_rows"] == [row["row_id"]]
+
+
+def test_verdicts_that_are_met_again_are_the_ones_that_are_listed(
+    quarantine: Command, snapshot: Snapshot, home: Home
+) -> None:
+    class Strict(Parcel):
+        days: pl.Float64 = Field(ge=1, le=3)
+
+    first = quarantine("list", "--json")[0]
+    validate(dataclasses.replace(parcels(), schema=Strict), snapshot, home)
+    assert quarantine("list", "--json")[0]["rows_quarantined"] == first["rows_quarantined"] + 1
+    validate(parcels(), snapshot, home)
+    assert quarantine("list", "--json")[0] == first
 
 
 def test_prune_asks_before_it_forgets(quarantine: Command, snapshot: Snapshot) -> None:

@@ -37,6 +37,13 @@ def test_number_out_of_kind_or_bounds_is_refused(value: Any) -> None:
         cell(Field(name="f", type="number", minimum=1, maximum=265), value)
 
 
+@pytest.mark.parametrize("value", [2**53 + 1, -(2**53) - 1, 10**400])
+def test_integer_that_no_float_holds_is_no_number_as_in_validation(value: int) -> None:
+    with pytest.raises(BadValue, match="an integer that no 64-bit float holds; a number is expected"):
+        cell(Field(name="f", type="number"), value)
+    assert cell(Field(name="f", type="number"), 2**53) == 2.0**53
+
+
 @pytest.mark.parametrize("value", [1, 265, 1.0])
 def test_bounds_are_inclusive(value: Any) -> None:
     assert cell(Field(name="f", type="integer", minimum=1, maximum=265), value) == value

@@ -345,10 +345,12 @@ def test_judging_as_a_stream_gives_the_same_rows_in_their_order() -> None:
     text = index.cast(pl.String).set(index == 1000, "?")
     raw = pl.DataFrame({ROW: index + 1, "x": text, "key": index.clip(0, rows - 3)})
     plan = plan_rows(raw.lazy(), Schema(schema))
-    accepted, refused, counts = pl.collect_all([plan.accepted, plan.refused, plan.counts], engine="streaming")
+    ends = [plan.accepted, *plan.early, *plan.late]
+    accepted, early, before, late, after = pl.collect_all(ends, engine="streaming")
+    refused = plan.refused(early, late).collect(engine="streaming")
     assert refused[ROW].to_list() == [8, 1001, rows - 3, rows - 2, rows - 1, rows]
     assert accepted[ROW].to_list() == sorted(set(range(1, rows + 1)) - set(refused[ROW]))
-    assert plan.tally(counts).rows == rows
-    told = dict(plan.explain(refused).select(ROW, "reasons").rows())
+    assert plan.tally(before, after).rows == rows
+    told = dict(refused.select(ROW, "reasons").rows())
     assert told[1001] == ["x: not a Int64: '?'"]
     assert told[rows] == ["key: field_uniqueness", f"x: less_than_or_equal_to({rows - 5})"]

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from pandera.polars import Field
 
+from ferroflow.core.errors import SpecError
 from ferroflow.core.evolution import Evolved, judge
 from ferroflow.core.sources import Evolution
 
@@ -41,7 +42,9 @@ CHANGED = {
 }
 
 
-@pytest.mark.parametrize(("kind", "policy"), [*itertools.product(CHANGED, ["accept", "cast", "quarantine", "stop"])])
+@pytest.mark.parametrize(
+    ("kind", "policy"), [*itertools.product(CHANGED, ["accept", "quarantine", "stop"]), ("retyped", "cast")]
+)
 def test_each_kind_of_change_does_what_its_policy_says_and_is_always_told(kind: str, policy: str) -> None:
     columns, line = CHANGED[kind]
     calm = dict.fromkeys(CHANGED, "accept")
@@ -129,3 +132,15 @@ def test_columns_of_a_pattern_are_named_by_the_schema_and_one_of_them_has_to_com
     assert found.differences == ("+ sensor_x (Float64)", "~ sensor_2: Int64 -> Float64")
     none = judged({"at": "Int64"}, Sensors, missing="accept")
     assert (none.differences, none.absent) == (("- ^sensor_\\d+$",), ())
+
+
+@pytest.mark.parametrize(
+    "policy", [{"missing": "quarantined"}, {"added": "stopp"}, {"retyped": ""}, {"added": "cast"}, {"missing": "cast"}]
+)
+def test_policy_that_is_no_word_or_casts_what_has_no_cell_is_refused_with_the_words(policy: dict[str, Any]) -> None:
+    ((kind, word),) = policy.items()
+    words = "'accept', 'cast', 'quarantine', 'stop'" if kind == "retyped" else "'accept', 'quarantine', 'stop'"
+    with pytest.raises(SpecError) as refused:
+        Evolution(**policy)
+    assert f"Evolution({kind}={word!r}) is no policy: write one of {words}. Of the words" in str(refused.value)
+    assert "'accept', 'cast', 'quarantine' and 'stop', 'cast' is for retyped= only" in str(refused.value)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import polars as pl
 import pytest
 
@@ -66,3 +68,43 @@ def test_the_parts_of_a_total_are_found_among_hundreds_of_columns() -> None:
     frame = pl.DataFrame({"i": range(ROWS)}).select(*many).with_columns(total=pl.col("n7") + pl.col("n311"))
     [leak] = leaking(frame, "total", [f"n{place}" for place in range(400)])
     assert leak.columns == ("n7", "n311")
+
+
+def test_parts_that_are_added_and_taken_away_are_found() -> None:
+    profit = pl.col("part") + pl.col("rest") - pl.col("noise")
+    assert leaks(profit, pl.col("part", "noise", "rest")) == ["'part' + 'rest' - 'noise' is the target"]
+    assert leaks(pl.col("part") - pl.col("noise"), pl.col("part", "noise", "rest")) == [
+        "'part' - 'noise' is the target"
+    ]
+    assert leaks(profit + pl.col("noise") / 1e5, pl.col("part", "noise", "rest")) == []
+
+
+def test_a_sum_that_misses_on_some_rows_leaks_only_where_exceptions_are_allowed() -> None:
+    profit = pl.col("part") + pl.col("rest") - pl.col("noise")
+    late = pl.when(pl.int_range(pl.len()) % 8 == 0).then(profit + 2.5).otherwise(profit)
+    frame = NUMBERS.with_columns(target=late)
+    assert leaking(frame, "target", ["part", "rest", "noise"]) == []
+    [leak] = leaking(frame, "target", ["part", "rest", "noise"], exceptions=0.2)
+    assert str(leak).endswith("is the target in 87% of the rows")
+
+
+def test_zeros_on_both_sides_are_no_sum() -> None:
+    rare = pl.when(pl.int_range(pl.len()) % 50 == 0)
+    frame = NUMBERS.select(
+        one=rare.then("part").otherwise(0.0),
+        two=rare.then("rest").otherwise(0.0),
+        target=rare.then("noise").otherwise(0.0),
+    )
+    assert leaking(frame, "target", ["one", "two"], exceptions=0.2) == []
+
+
+def test_the_parts_of_a_real_total_are_found_among_all_columns(mirror: Path) -> None:
+    rides = pl.read_parquet(mirror / "nyc_tlc_green" / "green_tripdata_2023-01.parquet").drop("ehail_fee")
+    parts = ("fare_amount", "extra", "mta_tax", "tip_amount", "tolls_amount", "improvement_surcharge")
+    wanted = {*parts, "congestion_surcharge"}
+    others = [name for name in rides.columns if name not in ("total_amount", "VendorID")]
+    [leak] = leaking(rides, "total_amount", others, exceptions=0.2)
+    assert set(leak.columns) | {"mta_tax"} == wanted  # the tax is a constant but for the airport's rates
+    exact = rides.drop_nulls().with_columns(total_amount=pl.sum_horizontal(wanted))
+    [leak] = leaking(exact, "total_amount", others)
+    assert set(leak.columns) == wanted

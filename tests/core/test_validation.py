@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import traceback
 from datetime import datetime
 
 import pandera.polars as pa
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandera.polars import Field
 
+from ferroflow.core.cleaning import Deduplicate
 from ferroflow.core.errors import SchemaError, SpecError
 from ferroflow.core.validation import PROBLEM, ROW, changed_types, check_rows, plan_rows, reason_kind
 
@@ -238,6 +240,61 @@ def test_personal_values_are_told_neither_in_reasons_nor_in_the_raw_text() -> No
     assert told["raw"].to_list() == ['{"size":"***","price":"1"}', '{"size":"***","price":"2"}', '{"line":"***"}']
 
 
+class Person(pa.DataFrameModel):
+    email: pl.String
+
+
+class Judged(Person):
+    @pa.check("email", element_wise=True)
+    def is_number(cls, cell: str) -> bool:
+        return int(cell) > 0
+
+
+class JudgedWhole(Person):
+    @pa.check("email")
+    def is_number(cls, data: pa.PolarsData) -> pl.LazyFrame:
+        return pl.LazyFrame({"ok": [int(cell) > 0 for cell in data.lazyframe.collect()["email"]]})
+
+
+class Numbered(Person):
+    number: pl.Int64
+
+
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        (Judged, "Column 'email': is_number fails as a whole: ValueError"),
+        (JudgedWhole, "Column 'email': is_number fails as a whole: ValueError"),
+        (Numbered, "InvalidOperationError: conversion from `str` to `i64` failed in column 'email'. Mend"),
+    ],
+)
+def test_error_of_a_check_or_of_derive_quotes_no_personal_value(schema: type, told: str) -> None:
+    def derive(rows: pl.LazyFrame, _: object) -> pl.LazyFrame:
+        return rows.with_columns(number=pl.col("email").cast(pl.Int64)) if schema is Numbered else rows
+
+    rows = numbered(email=["bob@secret.org", "eve@secret.org"])
+    with pytest.raises(SchemaError) as raised:
+        check_rows(rows, schema, derive=derive, personal=["email"])
+    assert told in str(raised.value)
+    assert "secret" not in "".join(traceback.format_exception(raised.value))
+    with pytest.raises(SchemaError, match=r"bob@secret\.org"):  # where nothing is personal the value helps
+        check_rows(rows, schema, derive=derive)
+
+
+def test_row_with_lost_cells_is_told_all_of_them_and_no_rule() -> None:
+    checked = check_rows(numbered(size=["x", "x", "-1"], price=["y", "200", "200"]), Thing)
+    assert reasons(checked) == {
+        1: ["price: not a Float64: 'y'", "size: not a Int64: 'x'"],
+        2: ["size: not a Int64: 'x'"],
+        3: ["price: less_than_or_equal_to(100)", "size: greater_than_or_equal_to(0)"],
+    }
+
+
+def test_first_of_equal_rows_is_kept_before_the_rules_judge() -> None:
+    checked = check_rows(numbered(size=["1", "1"], price=["200", "2"]), Thing, cleaning=(Deduplicate(("size",)),))
+    assert reasons(checked) == {1: ["price: less_than_or_equal_to(100)"], 2: ["row: duplicate of row 1"]}
+
+
 def test_columns_that_match_a_pattern_are_all_accepted_in_the_schemas_place() -> None:
     class Sensors(pa.DataFrameModel):
         sensors: pl.Float64 = Field(alias="^s_.*$", regex=True, ge=0)
@@ -256,6 +313,18 @@ def test_raw_cells_are_told_as_they_came_though_derive_changes_them_all() -> Non
     )
     assert checked.accepted.rows() == [(1, 10, 10.0)]
     assert checked.quarantined["raw"].to_list() == ['{"size":-1,"price":2.0}']
+
+
+def test_refused_rows_get_their_own_raw_cells_in_whatever_order_rows_come() -> None:
+    raw = numbered(size=["3", "-1", "two", "-4", "5"], price=["1", "2", "3", "4", "x"])
+    for rows in (raw, raw.reverse()):
+        told = check_rows(rows, Thing, derive=lambda rows, _: rows.sort("size")).quarantined
+        assert dict(told.select(ROW, "raw").rows()) == {
+            2: '{"size":"-1","price":"2"}',
+            3: '{"size":"two","price":"3"}',
+            4: '{"size":"-4","price":"4"}',
+            5: '{"size":"5","price":"x"}',
+        }
 
 
 def test_derive_that_drops_one_row_and_doubles_another_is_refused() -> None:

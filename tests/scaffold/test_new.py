@@ -13,6 +13,7 @@ import pytest
 
 from ferroflow.adapters import pipelines
 from ferroflow.core.errors import DataError, EmptySource, UsageError
+from ferroflow.core.spec import Glob
 from ferroflow.scaffold.ask import Question, nobody, safe_choice
 from ferroflow.scaffold.new import Made, Wanted, new_pipeline
 
@@ -75,6 +76,55 @@ def test_a_column_that_is_there_only_for_one_class_tells_the_target(place: Path)
     reason = [DICE.choice(["price", "service"]) if gone else None for gone in left]
     made = made_of(place, left=left, reason=reason, target="left")
     assert set(made.plan.roles.known_with) == {"reason", "price"}  # the price decides it, at 12
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "what"),
+    [
+        ("contact", [f"anna{row % 90}@example.org" for row in range(ROWS)], "e-mail addresses"),
+        ("caller", [f"+49 30 {1_000_000 + row % 90}" for row in range(ROWS)], "phone numbers"),
+        ("caller", [f"(555) {200 + row % 90}-{1000 + row % 90}" for row in range(ROWS)], "phone numbers"),
+        ("phone", [4_915_100_000_000 + row % 90 for row in range(ROWS)], "phone numbers"),
+        ("account", [f"DE{10 + row % 90}370400440532013000" for row in range(ROWS)], "bank accounts"),
+    ],
+)
+def test_what_is_about_people_is_masked_and_not_learnt_from(
+    place: Path, name: str, cells: list[object], what: str
+) -> None:
+    made = made_of(place, **{name: [None, *cells[1:]]})
+    assert pipelines.load("trial").personal == (name,)
+    assert made.plan.roles.inputs == ("size", "kind")
+    assert what in made.plan.left_out[name]
+    assert not any(str(cell)[-7:] in text for cell in cells[1:] for text in made.files.values())
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [f"{day:%Y-%m-%d}" for day in DAYS],
+        [f"192.168.100.{row % 200}" for row in range(ROWS)],
+        [f"{10_000 + row % 90}-{1_000 + row % 90}" for row in range(ROWS)],
+        [1_640_995_200 + 86_400 * row for row in range(ROWS)],
+        [round(DICE.gauss(0, 1e9), 2) for _ in range(ROWS)],
+    ],
+)
+def test_dates_codes_and_numbers_are_about_nobody(place: Path, cells: list[object]) -> None:
+    assert made_of(place, other=cells).plan.personal == {}
+
+
+def test_parts_of_a_total_tell_it_even_with_a_few_exceptions(place: Path) -> None:
+    tip, toll = ([DICE.random() for _ in range(ROWS)] for _ in range(2))
+    cost = [DICE.random() * (row % 7) for row in range(ROWS)]
+    total = [one + two - three for one, two, three in zip(tip, toll, cost, strict=True)]
+    made = made_of(place, tip=tip, toll=toll, cost=cost, total=[9.0, *total[1:]], target="total")
+    assert made.plan.roles.known_with["cost"] == "tip + toll - cost is total in 99% of the rows"
+    assert set(made.plan.roles.known_with) == {"tip", "toll", "cost"}
+
+
+def test_the_file_is_found_from_any_folder(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made_of(place)
+    assert pipelines.load("trial").source.files == Glob(pattern=(tmp_path / "table.csv").as_posix())
 
 
 # ------------------------------------------------------------------------------------------------------------- cells

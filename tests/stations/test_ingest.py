@@ -74,6 +74,8 @@ def test_landed_file_comes_after_the_sources_own_and_changes_the_snapshot(home: 
     assert second.fingerprint != first.fingerprint
     assert second.parts[0] == first.parts[0]
     (landing / "c.csv").write_text((landing / "b.csv").read_text())  # the same bytes again are no new rows
+    assert taken(home, post) == second.model_copy(update={"repeated": ("c.csv",)})
+    (landing / "c.csv").unlink()
     assert taken(home, post) == second
 
 
@@ -170,7 +172,7 @@ def land(home: Home, **files: bytes) -> Path:
 def test_file_that_makes_no_table_is_kept_whole_with_its_reason_and_the_others_go_on(
     home: Home, post: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    land(home, bad_parquet=BAD, empty_csv=HEADER.encode(), copy_parquet=BAD)
+    land(home, bad_parquet=BAD, empty_csv=b"\n", copy_parquet=BAD)
     first = taken(home, post)
     assert [part.file for part in first.parts] == ["parcels.csv"]
     bad, empty = first.unreadable
@@ -195,7 +197,7 @@ def test_file_that_makes_no_table_is_kept_whole_with_its_reason_and_the_others_g
 def test_source_of_which_no_file_can_be_read_stops_the_run_and_names_them_all(home: Home, tmp_path: Path) -> None:
     land(home, bad_parquet=BAD)
     with pytest.raises(UnreadableFile, match=r"2 came.*parcels\.csv holds no row.*bad\.parquet is no readable Parquet"):
-        taken(home, a_mirror(tmp_path / "empty", parcels=HEADER))
+        taken(home, a_mirror(tmp_path / "empty", parcels="\n"))
     assert (home.data("parcels") / "unreadable" / hashlib.sha256(BAD).hexdigest()).read_bytes() == BAD
     assert not (home.data("parcels") / "snapshots").exists()
     with pytest.raises(EmptySource, match="has no file for 2024-04-01"):

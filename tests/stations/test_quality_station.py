@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from ferroflow.adapters.home import Home
-from ferroflow.adapters.storage import atomic_parquet
+from ferroflow.adapters.storage import atomic_parquet, parse_record
 from ferroflow.core.errors import SpecError
 from ferroflow.core.profile import Profile
 from ferroflow.core.records import Quality, Snapshot, Unreadable, Validated
@@ -90,7 +90,7 @@ def test_good_rows_pass_with_a_score_a_profile_and_a_page_that_the_service_shows
     assert told.passed and told.reason == "7 rules were looked at, all hold"
     assert (told.parent, told.parts["validity"], told.anomalies) == ("v1", 0.95, ())
     assert told.parts["completeness"] == pytest.approx(1 - 4 / 38, abs=1e-6), "of kilos alone, which may be missing"
-    kept = Profile.model_validate_json(home.absolute(told.profile).read_bytes())
+    kept = parse_record(home.absolute(told.profile).read_bytes(), Profile)
     assert [column.name for column in kept.columns] == ["id", "sent", "city", "kilos", "days", "sent_at", "country"]
     page = page_of(home, f"/reports/parcels/{Path(told.page).name}")
     assert page is not None and b"Good enough" in page

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandera.polars as pa
@@ -175,6 +178,128 @@ def test_key_that_is_not_in_the_schema_is_told(home: Home, tmp_path: Path) -> No
     spec = dataclasses.replace(keyed(), source=dataclasses.replace(keyed().source, key=("number",)))
     with pytest.raises(SpecError, match="names number: not in the schema"):
         validate(spec, snapshot_of(home, post, spec), home)
+
+
+@pytest.mark.parametrize("order", [("parcels.csv", "more.csv"), ("more.csv", "parcels.csv")])
+def test_unique_value_that_is_in_two_files_is_refused_in_both(
+    home: Home, tmp_path: Path, order: tuple[str, ...]
+) -> None:
+    post = a_mirror(tmp_path / "m", more=HEADER + "2,2024-02-01,1,5,5\n7,2024-02-01,1,6,6\n")
+    spec = parcels(files=order)
+    snapshot = snapshot_of(home, post, spec)
+    alone = {part.file: f"{part.fingerprint}:" for part in snapshot.parts}
+    validated = validate(spec, snapshot, home)
+    accepted, quarantined = tables(home, validated)
+    assert set(accepted["row_id"]) == {alone["parcels.csv"] + "2", alone["more.csv"] + "3"}
+    assert sorted(quarantined.select("row_id", pl.col("reasons").list.join("; "), "raw").rows()) == sorted(
+        [
+            (
+                alone["parcels.csv"] + "3",
+                "id: field_uniqueness",
+                '{"id":"2","sent":"2024-01-02 11:00","city":"2","kilos":"","days":"4"}',
+            ),
+            (
+                alone["more.csv"] + "2",
+                "id: field_uniqueness",
+                '{"id":"2","sent":"2024-02-01","city":"1","kilos":"5","days":"5"}',
+            ),
+        ]
+    )
+    assert validated.reasons == {"id: field_uniqueness": 2}
+    assert (validated.rows_in, validated.rows_accepted, validated.rows_quarantined) == (4, 2, 2)
+    assert validate(spec, snapshot, home) == validated
+
+
+def test_unique_sets_hold_over_files_and_missing_values_of_a_column_are_no_duplicates(
+    home: Home, tmp_path: Path
+) -> None:
+    class Together(pa.DataFrameModel):
+        id: pl.Int64 = Field(nullable=True, unique=True)
+        city: pl.Int64
+        kilos: pl.Float64 = Field(nullable=True)
+
+        class Config:
+            unique = ["city", "kilos"]  # noqa: RUF012
+
+    texts = ["1,,1,,3\n,,1,2,3\n3,,1,9,3\n", "1,,1,,3\n,,2,2,3\n4,,1,2,3\n"]
+    post = a_mirror(tmp_path / "m", parcels=HEADER + texts[0], more=HEADER + texts[1])
+    spec = dataclasses.replace(parcels(files=("parcels.csv", "more.csv")), schema=Together, derive=None)
+    accepted, quarantined = tables(home, validate(spec, snapshot_of(home, post, spec), home))
+    assert accepted.select("id", "city", "kilos").rows() == [(3, 1, 9.0), (None, 2, 2.0)]
+    both = ["id: field_uniqueness", "row: multiple_fields_uniqueness"]
+    assert quarantined.select("row", "reasons").rows() == [(2, both), (3, both[1:]), (2, both), (4, both[1:])]
+
+
+def test_key_is_resolved_before_uniqueness_so_the_last_row_of_a_key_stays(home: Home, tmp_path: Path) -> None:
+    post = a_mirror(tmp_path / "m", more=HEADER + "2,2024-02-01,1,5,5\n")
+    spec = parcels(files=("parcels.csv", "more.csv"), key=("id",))
+    validated = validate(spec, snapshot_of(home, post, spec), home)
+    assert (validated.rows_accepted, validated.reasons) == (2, {"row: superseded": 1})
+
+
+# ---------------------------------------------------------------------------------------------- what verdicts depend on
+
+JUDGED = """
+import sys
+from pathlib import Path
+import dataclasses
+from schema import Small, derive
+from ferroflow.adapters.home import Home
+from ferroflow.stations.ingest import ingest
+from ferroflow.stations.validate import validate
+from tests.parcels import AS_OF, NOW, parcels, settings_for
+home = Home(Path(sys.argv[1]))
+spec = dataclasses.replace(parcels(), schema=Small, derive=derive)
+snapshot = ingest(spec, AS_OF, home, now=NOW, settings=settings_for(home, mirror=sys.argv[2]))
+validated = validate(spec, snapshot, home)
+print(validated.rows_accepted, validated.accepted[0])
+"""
+SCHEMA = """
+from base import Base
+class Small(Base):
+    pass
+def derive(rows, references):
+    from near import shift
+    return rows.with_columns(days=shift(rows))
+"""
+BASE = """
+import pandera.polars as pa, polars as pl, limits
+class Base(pa.DataFrameModel):
+    id: pl.Int64
+    days: pl.Float64
+    @pa.check("days")
+    def few(cls, data): return data.lazyframe.select(pl.col(data.key) < limits.MOST)
+"""
+
+
+def test_edit_of_any_file_that_verdicts_come_from_judges_anew_and_of_another_one_does_not(
+    home: Home, tmp_path: Path
+) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    near = "import polars as pl\nfrom far import BY\ndef shift(rows): return pl.col('days').cast(pl.Float64) + BY\n"
+    files = {"schema": SCHEMA, "base": BASE, "limits": "MOST = 4", "near": near, "far": "BY = 0", "other": "A = 1"}
+    for name, text in files.items():
+        (code / f"{name}.py").write_text(text)
+    mirror = str(a_mirror(tmp_path / "m"))
+
+    def judged() -> list[str]:
+        words = [sys.executable, "-B", "-c", JUDGED, str(home.root), mirror]
+        paths = os.pathsep.join((str(code), str(Path(__file__).parents[2])))
+        done = subprocess.run(words, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    first = judged()
+    assert first[0] == "1"  # of 3 and 4 days
+    (code / "other.py").write_text("A = 2")
+    assert judged() == first
+    (code / "limits.py").write_text("MOST = 5")
+    assert judged()[0] == "2"
+    (code / "far.py").write_text("BY = 1")
+    assert judged()[0] == "1"
+    (code / "base.py").write_text(BASE.replace("< limits.MOST", "< 0"))
+    assert judged()[0] == "0"
 
 
 # ---------------------------------------------------------------------------------------------------- evolution, derive

@@ -99,7 +99,8 @@ def test_time_travel_finds_what_was_newest_then(home: Home, three: list[tuple[Sn
 
 def test_a_flipped_byte_is_found_in_any_file(home: Home, three: list[tuple[Snapshot, Validated]]) -> None:
     read, damaged = versions.verify("parcels", home)
-    assert (read, damaged) == (10, [])  # a raw part, accepted and quarantined rows of each; one reference
+    # Of each: a raw part, accepted and quarantined rows, four records; and a reference with its record.
+    assert (read, damaged) == (23, [])
     first, last = three[0][0], three[2][1]
     for name in [first.parts[0].path, first.references["cities"], last.accepted[0]]:
         path = home.absolute(name)
@@ -112,11 +113,56 @@ def test_a_flipped_byte_is_found_in_any_file(home: Home, three: list[tuple[Snaps
     assert gone.problem == "is missing"
 
 
+@pytest.mark.parametrize("name", ["snapshots/*", "parts/*", "references/*", "validated/*", "validated/*/manifest"])
+@pytest.mark.parametrize("harm", [b"", b"\xff\x00", b"{}", b"[1]"])
+def test_damaged_record_is_named_and_ends_nothing(
+    home: Home, three: list[tuple[Snapshot, Validated]], name: str, harm: bytes
+) -> None:
+    path = next(home.data("parcels").glob(f"{name}.json"))
+    path.write_bytes(harm)
+    told = {one.path: one.problem for one in versions.verify("parcels", home)[1]}
+    assert told[home.relative(path)].startswith("is no record that was written here")
+
+
+def test_files_that_have_no_seal_are_no_damage(home: Home, three: list[tuple[Snapshot, Validated]]) -> None:
+    for name in ("studies/s/mlp-0/config.json", "batch/b.json", "models/m/trials.json"):
+        path = home.data("parcels") / name
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+    assert versions.verify("parcels", home) == (23, [])
+
+
+def test_snapshot_that_is_met_again_is_the_current_one_from_then_on(home: Home, tmp_path: Path) -> None:
+    first, _ = taken(home, tmp_path / "a", HEADER + rows(0, 4), 0)
+    second, _ = taken(home, tmp_path / "b", HEADER + rows(0, 5), 1)
+    assert taken(home, tmp_path / "a", HEADER + rows(0, 4), 2)[0].fingerprint == first.fingerprint
+    days = {0.5: first, 1.5: second, 2.5: first}
+    found = {day: versions.current("parcels", NOW + timedelta(days=day), home).fingerprint for day in days}
+    assert found == {day: snapshot.fingerprint for day, snapshot in days.items()}
+
+
+def test_prune_keeps_why_an_unreadable_file_is_none_and_that_its_bytes_expired(home: Home, tmp_path: Path) -> None:
+    landing = home.landing("parcels")
+    landing.mkdir(parents=True)
+    for name in ("bad", "worse"):
+        (landing / f"{name}.parquet").write_bytes(f"PAR1 {name} PAR1".encode())
+    snapshot, _ = taken(home, tmp_path / "mirror", HEADER + rows(0, 4), 0)
+    gone = home.absolute(snapshot.unreadable[0].path)
+    gone.with_name(f"{gone.name}.expired").touch()
+    gone.unlink()
+    files = sorted((home.data("parcels") / "unreadable").iterdir())
+    for path in files:
+        os.utime(path, (NOW.timestamp(), NOW.timestamp()))
+    retention.prune("parcels", home, keep=1, older_than=None, now=LATER, dry_run=False)
+    assert sorted((home.data("parcels") / "unreadable").iterdir()) == files
+    assert len(files) == 4
+
+
 def test_prune_keeps_what_a_registered_model_was_made_of(home: Home, three: list[tuple[Snapshot, Validated]]) -> None:
     _, version = registered(home, 1, name="parcels")
     needs(version, home, *three[0])
     plan = retention.prune("parcels", home, keep=1, older_than=None, now=LATER, dry_run=True)
-    assert versions.verify("parcels", home)[0] == 10
+    assert versions.verify("parcels", home)[0] == 26  # three records of the model's
     done = retention.prune("parcels", home, keep=1, older_than=None, now=LATER, dry_run=False)
     assert done == plan
     assert done.removed == (three[1][0].fingerprint,)
@@ -124,7 +170,7 @@ def test_prune_keeps_what_a_registered_model_was_made_of(home: Home, three: list
         three[0][0].fingerprint: "version 1 was trained on it",
         three[2][0].fingerprint: "one of the 1 newest",
     }
-    assert versions.verify("parcels", home) == (7, [])
+    assert versions.verify("parcels", home) == (19, [])
     assert versions.accepted(three[0][1], home).collect().height == 40
     assert [kept.snapshot for kept in versions.history("parcels", home)] == [three[0][0], three[2][0]]
     again = retention.prune("parcels", home, keep=1, older_than=None, now=LATER, dry_run=False)

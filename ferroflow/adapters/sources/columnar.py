@@ -15,7 +15,8 @@ from typing import Any
 
 import polars as pl
 
-from ferroflow.core.validation import LINE, PROBLEM, ROW
+from ferroflow.core.sources import reserved
+from ferroflow.core.validation import ROW
 
 _BATCH = 122_880  # rows
 _VIEW = 16  # bytes of Arrow's address of a text or binary value
@@ -32,7 +33,7 @@ def parquet_frames(path: Path) -> Iterator[pl.DataFrame]:
 
     with pq.ParquetFile(path) as file:
         _check_names(file.schema_arrow.names, file.metadata.num_rows)
-        yield from _numbered(file.iter_batches(_BATCH))
+        yield from _numbered(file.iter_batches(_BATCH), file.schema_arrow)
 
 
 def arrow_frames(path: Path) -> Iterator[pl.DataFrame]:
@@ -51,16 +52,20 @@ def arrow_frames(path: Path) -> Iterator[pl.DataFrame]:
             reader = pa.ipc.open_stream(source)
             batches = iter(reader)
         _check_names(reader.schema.names, None)
-        yield from _numbered(map(_cleared_batch, batches))
+        yield from _numbered(map(_cleared_batch, batches), reader.schema)
 
 
-def _numbered(batches: Iterator[Any]) -> Iterator[pl.DataFrame]:
+def _numbered(batches: Iterator[Any], schema: Any) -> Iterator[pl.DataFrame]:
     rows = 0
     for batch in batches:
         batch.validate(full=True)
+        if not batch.num_rows:
+            continue
         frame = pl.DataFrame(pl.from_arrow(batch))
         yield frame.with_row_index(ROW, offset=rows + 1)
         rows += frame.height
+    if not rows and len(schema):  # a table without a row
+        yield pl.DataFrame(pl.from_arrow(schema.empty_table())).with_row_index(ROW)
 
 
 def _cleared_batch(batch: Any) -> Any:
@@ -118,6 +123,5 @@ def _check_names(names: Sequence[str], rows: int | None) -> None:
     repeated = sorted({name for name in names if names.count(name) > 1 or "\x00" in name})
     if repeated:
         raise ValueError(f"it has repeated or unusable column names: {', '.join(map(repr, repeated))}")
-    reserved = sorted({ROW, PROBLEM, LINE}.intersection(names))
-    if reserved:
-        raise ValueError(f"it has a column name that is kept for Ferroflow: {', '.join(reserved)}")
+    if ours := reserved(names):
+        raise ValueError(f"it has a column name that is kept for Ferroflow: {', '.join(ours)}")

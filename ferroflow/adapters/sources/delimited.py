@@ -27,6 +27,7 @@ from ferroflow.adapters.sources.delimited_lines import (
     spelt,
 )
 from ferroflow.core.errors import SpecError, UnreadableFile
+from ferroflow.core.sources import reserved
 from ferroflow.core.validation import LINE, PROBLEM, ROW
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ _HEAD = 4096  # bytes: a file with a NUL among them is no text
 _UTF8_MARK = b"\xef\xbb\xbf"
 _MAX_LINES = 100  # of one quoted cell; beyond that a quote was forgotten
 _MAX_BYTES = 16 << 20  # of one record
+_MAX_COLUMNS = 10_000
 _MAX_CELLS = 4_000_000  # of odd lines in one frame: short lines under a wide header would be many
 
 
@@ -67,8 +69,8 @@ def delimited_batches(
         line after the header.
 
     Raises:
-        UnreadableFile: while reading: binary data, a header with repeated, empty or reserved names or without a form,
-            a line of more than 16 MB.
+        UnreadableFile: while reading: binary data, a header with repeated, empty, reserved or more than 10,000 names or
+            without a form, a line of more than 16 MB.
         SpecError: a separator of several bytes, or one that has a meaning of its own.
     """
     if len(separator.encode()) != 1 or separator in '"\r\n':
@@ -117,17 +119,24 @@ class _Text:
     at_end: bool = False
 
     def frames(self) -> Iterator[pl.DataFrame]:
+        import numpy as np
+
+        named = bool(self.columns)
         rest = self._header(self._beginning())
+        rows = 0
         while rest or not self.at_end:
             data, rest = self._whole_lines(rest)
             while data:
                 frame, used = self._frame(data)
                 if not frame.is_empty():
+                    rows += frame.height
                     yield frame
                 if not used:
                     break  # a quote is open: more lines are needed
                 data = data[used:]
             rest = data + rest
+        if self.columns and not (rows or named):  # a header alone: a table without a row
+            yield self._numbered(pl.DataFrame(schema=dict.fromkeys(self.columns, pl.String)), np.arange(0))
 
     # ----------------------------------------------------------------------------------------------------------- bytes
 
@@ -202,11 +211,13 @@ class _Text:
         return data
 
     def _check_names(self) -> None:
+        if len(self.columns) > _MAX_COLUMNS:
+            raise self._unreadable(f"its header has {len(self.columns):,} columns, more than {_MAX_COLUMNS:,}")
         names = ", ".join(self.columns)
         if len(set(self.columns)) != len(self.columns) or not all(self.columns):
             raise self._unreadable(f"its header has repeated or empty names: {names}")
-        if reserved := sorted({ROW, PROBLEM, LINE}.intersection(self.columns)):
-            raise self._unreadable(f"its header has a name that is kept for Ferroflow: {', '.join(reserved)}")
+        if ours := reserved(self.columns):
+            raise self._unreadable(f"its header has a name that is kept for Ferroflow: {', '.join(ours)}")
 
     def _unreadable(self, why: str) -> UnreadableFile:
         with self.path.open("rb") as file:

@@ -9,9 +9,11 @@ from pathlib import Path
 import polars as pl
 
 from ferroflow.adapters.sources.workbook import Row, Workbook
+from ferroflow.core.sources import reserved
 from ferroflow.core.validation import LINE, PROBLEM, ROW
 
 _BATCH = 20_000  # rows
+_MAX_CELLS = 4_000_000  # of one batch: a sheet may have 16,384 columns
 _OLD = b"\xd0\xcf\x11\xe0"
 
 
@@ -73,14 +75,16 @@ def _columns(header: dict[int, str]) -> dict[int, str]:
     names = list(columns.values())
     if len(set(names)) != len(names) or not all(names):
         raise ValueError(f"its header has repeated or empty names: {', '.join(names)[:200]}")
-    if reserved := sorted({ROW, PROBLEM, LINE}.intersection(names)):
-        raise ValueError(f"its header has a name that is kept for Ferroflow: {', '.join(reserved)}")
+    if ours := reserved(names):
+        raise ValueError(f"its header has a name that is kept for Ferroflow: {', '.join(ours)}")
     return columns
 
 
 def _frames(rows: Iterator[Row], columns: dict[int, str]) -> Iterator[pl.DataFrame]:
     schema = {ROW: pl.UInt32, **dict.fromkeys((*columns.values(), PROBLEM, LINE), pl.String)}
+    batch = min(_BATCH, _MAX_CELLS // len(columns))
     found: list[tuple[int | str | None, ...]] = []
+    empty = True
     for number, cells in rows:
         stray = cells.keys() - columns.keys()
         if stray:
@@ -89,8 +93,8 @@ def _frames(rows: Iterator[Row], columns: dict[int, str]) -> Iterator[pl.DataFra
             found.append((number, *(None for _ in columns), problem, line))
         else:
             found.append((number, *(cells.get(place) for place in columns), None, None))
-        if len(found) == _BATCH:
+        if len(found) == batch:
             yield pl.DataFrame(found, schema=schema, orient="row")
-            found = []
-    if found:
+            found, empty = [], False
+    if found or empty:
         yield pl.DataFrame(found, schema=schema, orient="row")

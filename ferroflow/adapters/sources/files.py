@@ -88,14 +88,14 @@ def read_raw(path: Path, options: ReadOptions, name: str, target: Path, progress
 
     Raises:
         UnreadableFile: its bytes make no table.
-        EmptySource: it holds no row.
+        EmptySource: it holds no row and no header that names columns.
         OSError: the machine fails: the file is not there, the disk is full.
     """
     with _told(path, options, name), replacing(target) as temporary:
         found = _READERS[options.format](path, options, name, temporary, progress)
         if patterns := [column for column in found.columns if is_pattern(column)]:
             raise ValueError(f"it has a column named {patterns[0]!r}, which would mean several columns: rename it")
-        if not found.rows:
+        if not found.columns:
             raise EmptySource(
                 f"{name} holds no row ({path.stat().st_size} bytes). Put the complete file there or remove it."
             )
@@ -103,10 +103,11 @@ def read_raw(path: Path, options: ReadOptions, name: str, target: Path, progress
 
 
 def read_frame(path: Path, options: ReadOptions, name: str) -> pl.DataFrame:
-    """Read a small file whole: the rows that ``read_raw`` writes; raises as it does."""
+    """Read a small file whole: the rows that ``read_raw`` writes; raises as it does, and EmptySource without a row."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "rows.parquet"
-        read_raw(path, options, name, target)
+        if not read_raw(path, options, name, target).rows:
+            raise EmptySource(f"{name} holds no row under its header. Put the complete file there or remove it.")
         return pl.read_parquet(target)
 
 

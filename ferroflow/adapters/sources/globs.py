@@ -54,6 +54,15 @@ def matched(wanted: Glob, settings: Settings) -> list[Match]:
     return found or _below(wanted, pattern, Path.cwd(), "local")
 
 
+def looked_in(wanted: Glob, settings: Settings) -> list[str]:
+    """The folders where ``matched`` looks: the part of the pattern without a wildcard, below the mirror and here."""
+    if is_object(wanted.pattern):
+        return [_split(wanted.pattern)[0]]
+    base = Path(_split(Path(wanted.pattern).expanduser().as_posix())[0] or ("/" if wanted.pattern[:1] == "/" else "."))
+    roots = [root for root in (mirror_folder(settings), Path.cwd()) if root is not None]
+    return list(dict.fromkeys((root / base).as_posix() for root in roots))
+
+
 def located(match: Match, downloads: Path, progress: Progress | None = None) -> Located:
     """The match as a file on this machine; an object is fetched, again when it changed since the last time."""
     if match.entry is None:

@@ -11,10 +11,9 @@ import re
 from json.decoder import JSONDecodeError, scanstring  # type: ignore[attr-defined]
 from typing import Any
 
-from ferroflow.core.validation import LINE, PROBLEM, ROW
+from ferroflow.core.sources import reserved
 
 _MAX_DEPTH = 100
-_RESERVED = (ROW, PROBLEM, LINE)
 _SPACE = re.compile(r"[ \t\r]*")
 _KEY = re.compile(r'[ \t\r]*"([^"\\\x00-\x1f]*)"[ \t\r]*:[ \t\r]*')
 _NEXT = re.compile(r"[ \t\r]*([,}])")
@@ -89,7 +88,7 @@ def _skip(line: str, at: int) -> int:
 def _checked(key: str) -> str:
     if not key or "\x00" in key:
         raise BadLine("a key without a name")
-    if key in _RESERVED:
+    if reserved((key,)):
         raise BadLine(f"the key {key!r}, which is kept for Ferroflow")
     if is_pattern(key):
         raise BadLine(f"the key {key!r}, which means several columns")

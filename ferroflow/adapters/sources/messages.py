@@ -8,11 +8,11 @@ from typing import Any
 
 import polars as pl
 
-from ferroflow.core.validation import LINE, PROBLEM, ROW
+from ferroflow.core.sources import reserved
+from ferroflow.core.validation import LINE, PROBLEM
 
 MESSAGE_ID = "stream_message_id"
 """The raw column that holds the message's id."""
-_TAKEN = {ROW, PROBLEM, LINE, MESSAGE_ID}
 
 Fields = Sequence[tuple[bytes, bytes]]
 
@@ -58,8 +58,8 @@ def _row(fields: Fields, payload: str | None) -> dict[str, str | None]:
         raise _NoRow(f"{times or 'no'} fields {payload!r} instead of one")
     if twice := {name for name in names if names.count(name) > 1}:
         raise _NoRow(f"two values of {', '.join(sorted(twice))}")
-    if reserved := _TAKEN.intersection(names):
-        raise _NoRow(f"{', '.join(sorted(reserved))} is a reserved name")
+    if ours := [*reserved(names), *({MESSAGE_ID} & set(names))]:
+        raise _NoRow(f"{', '.join(ours)} is a reserved name")
     if "" in names:
         raise _NoRow("a field without a name")
     return dict(found)

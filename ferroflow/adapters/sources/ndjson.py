@@ -9,9 +9,11 @@ exact one: it matches a strict part of JSON, or not at all.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from operator import itemgetter
+from typing import Any, BinaryIO, TypeVar
 
 import polars as pl
 
@@ -24,12 +26,14 @@ MAX_LINE = 64 << 20
 """Bytes of one line."""
 
 _BLOCK = 8 << 20
+_MAX_CELLS = 4_000_000  # of one frame: lines of many different keys fill few of them
 _SHAPES = 4  # patterns that are tried on a block
 _SEEN = 40  # lines whose shapes are looked at
 _FEW_LINES = 200  # not worth a pattern: making one costs as much as reading these one by one
 _GROUPS = 14  # cells that one pattern takes: with more groups the engine has to step back
 _BAD_BYTES = "bytes that are no UTF-8"
 _BLANKS = " \t\r"
+_Entry = TypeVar("_Entry", bound=tuple[Any, ...])
 
 
 @dataclass
@@ -50,15 +54,16 @@ class NdjsonReader:
 
         Raises:
             NewKeys: a key that is not in ``columns``.
-            ValueError: a line of more than ``MAX_LINE`` bytes.
+            ValueError: a line of more than ``MAX_LINE`` bytes, or more than ``MAX_KEYS`` keys.
         """
         for block in self._blocks():
-            keys = list(block.keys())
+            keys = list(dict.fromkeys(block.keys()))
+            check_count(keys)
             if self.columns is None:
                 self.columns = keys
             if not set(keys) <= set(self.columns):
                 raise NewKeys
-            yield block.frame(self.columns)
+            yield from block.frames(self.columns)
 
     def keys(self) -> list[str]:
         """All keys of the file, in the order of their first appearance.
@@ -79,7 +84,7 @@ class NdjsonReader:
             self.lines += block.count
             self.blank_lines += block.blank_lines
             if block.bad and not self.first_problem:
-                row, problem, _ = min(block.bad)
+                row, problem, _ = block.bad[0]
                 self.first_problem = f" (line {row}: {problem})"
             yield block
 
@@ -125,10 +130,11 @@ class _Block:
     count: int = 0
     blank_lines: int = 0
     pieces: list[pl.DataFrame] = field(default_factory=list)  # rows of one shape each: ``_row`` and its keys
+    loose: list[tuple[int, dict[str, str | None]]] = field(default_factory=list)  # row, cells: of other lines
     bad: list[tuple[int, str, str]] = field(default_factory=list)  # row, problem, line
 
     def read(self, data: bytes) -> None:
-        """Sort the lines into pieces and bad ones."""
+        """Sort the lines into pieces, loose and bad ones, each of them by row."""
         lines = self._decoded(data.removesuffix(b"\n").split(b"\n"), data)
         blank = pl.col(LINE).str.strip_chars(_BLANKS) == ""
         self.blank_lines = lines.select(blank.sum()).item()
@@ -139,6 +145,7 @@ class _Block:
                 piece, left = _matched(left, shape)
                 self.pieces += [] if piece.is_empty() else [piece]
         self._read_one_by_one(left)
+        self.bad.sort()
 
     def _decoded(self, raw: list[bytes], data: bytes) -> pl.DataFrame:
         """``_row`` and ``_line`` of the lines that are UTF-8; the others are bad."""
@@ -160,35 +167,57 @@ class _Block:
             return None
 
     def _read_one_by_one(self, left: pl.DataFrame) -> None:
-        rows: list[int] = []
-        found: list[dict[str, str | None]] = []
         for row, line in left.rows():
             try:
-                found.append(cells_of(line.removesuffix("\r")))
-                rows.append(row)
+                self.loose.append((row, cells_of(line.removesuffix("\r"))))
             except BadLine as problem:
                 self.bad.append((row, str(problem), line.removesuffix("\r")))
-        keys = dict.fromkeys(key for cells in found for key in cells)
-        check_count(keys)
-        cells = {key: pl.Series(key, [row.get(key) for row in found], dtype=pl.String) for key in keys}
-        if rows:
-            self.pieces.append(pl.DataFrame({ROW: pl.Series(ROW, rows, dtype=pl.UInt32), **cells}))
 
     def keys(self) -> Iterator[str]:
         """The keys in the order of their first appearance; one may come again."""
-        for piece in sorted(self.pieces, key=lambda piece: int(piece[ROW][0])):
-            yield from piece.columns[1:]
+        found: list[tuple[int, Iterable[str]]] = [(int(piece[ROW][0]), piece.columns[1:]) for piece in self.pieces]
+        if self.loose:
+            found.append((self.loose[0][0], (key for _, cells in self.loose for key in cells)))
+        for _, keys in sorted(found, key=itemgetter(0)):
+            yield from keys
 
-    def frame(self, columns: list[str]) -> pl.DataFrame:
-        """All rows in the order of their lines, with these columns."""
+    def frames(self, columns: list[str]) -> Iterator[pl.DataFrame]:
+        """All rows in the order of their lines, with these columns, in frames of at most ``_MAX_CELLS`` cells."""
         schema = {ROW: pl.UInt32, **dict.fromkeys((*columns, PROBLEM, LINE), pl.String)}
-        pieces = [_with_columns(piece, schema) for piece in self.pieces]
-        if self.bad:
-            bad = pl.DataFrame(self.bad, schema=[ROW, PROBLEM, LINE], orient="row")
-            pieces.append(_with_columns(bad, schema))
-        if len(pieces) == 1:
-            return pieces[0]
-        return pl.concat(pieces).sort(ROW) if pieces else pl.DataFrame(schema=schema)
+        lines = _MAX_CELLS // len(schema) + 1
+        for start in range(self.first, self.first + self.count, lines):
+            pieces = [_with_columns(piece, schema) for piece in self._between(start, start + lines)]
+            if pieces:
+                yield pl.concat(pieces).sort(ROW) if len(pieces) > 1 else pieces[0]
+
+    def _between(self, start: int, stop: int) -> Iterator[pl.DataFrame]:
+        """The rows of those lines, by what was found in them."""
+        for piece in self.pieces:
+            first, last = (int(piece[ROW].search_sorted(row)) for row in (start, stop))
+            if last > first:
+                yield piece[first:last]
+        if loose := _rows_between(self.loose, start, stop):
+            yield _filled(loose)
+        if bad := _rows_between(self.bad, start, stop):
+            yield pl.DataFrame(bad, schema=[ROW, PROBLEM, LINE], orient="row")
+
+
+def _rows_between(rows: list[_Entry], start: int, stop: int) -> list[_Entry]:
+    """Of entries that are sorted by their first item, the row, those from ``start`` to before ``stop``."""
+    first, last = (bisect_left(rows, row, key=itemgetter(0)) for row in (start, stop))
+    return rows[first:last]
+
+
+def _filled(loose: Sequence[tuple[int, Mapping[str, str | None]]]) -> pl.DataFrame:
+    """``_row`` and all keys of these rows; by key, so that a row costs what it holds."""
+    columns: dict[str, list[str | None]] = {}
+    for place, (_, cells) in enumerate(loose):
+        for key, cell in cells.items():
+            if key not in columns:
+                columns[key] = [None] * len(loose)
+            columns[key][place] = cell
+    rows = pl.Series(ROW, [row for row, _ in loose], dtype=pl.UInt32)
+    return pl.DataFrame([rows, *(pl.Series(key, cells, dtype=pl.String) for key, cells in columns.items())])
 
 
 def _with_columns(piece: pl.DataFrame, schema: Mapping[str, Any]) -> pl.DataFrame:

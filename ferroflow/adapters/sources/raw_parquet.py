@@ -14,7 +14,8 @@ import polars as pl
 
 from ferroflow.core.validation import LINE, PROBLEM, ROW
 
-_ROW_GROUP = 122_880
+_ROW_GROUP = 122_880  # rows
+_GROUP_CELLS = 16_000_000  # the writer holds a row group: of a wide table fewer rows
 
 
 def write_raw(
@@ -35,8 +36,9 @@ def write_raw(
     first = feed.take()
     if first is None:
         return 0, {}
+    group = min(_ROW_GROUP, _GROUP_CELLS // first.width + 1)
     try:
-        feed.frames(first).sink_parquet(target, compression="zstd", compression_level=3, row_group_size=_ROW_GROUP)
+        feed.frames(first).sink_parquet(target, compression="zstd", compression_level=3, row_group_size=group)
     except Exception:
         if feed.error is not None:
             raise feed.error from None

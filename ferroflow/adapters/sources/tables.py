@@ -23,8 +23,7 @@ from ferroflow.adapters.sources.taken_rows import TakenRows, rows_taken, same_ro
 from ferroflow.adapters.sources.watermarks import Mark, below, read, written
 from ferroflow.core.errors import SchemaError, SpecError
 from ferroflow.core.records import Part
-from ferroflow.core.sources import Table
-from ferroflow.core.validation import LINE, PROBLEM, ROW
+from ferroflow.core.sources import Table, reserved
 
 _ENOUGH = 32 * 2**20  # bytes of rows that are looked up together
 
@@ -192,10 +191,11 @@ def checked(names: Sequence[str], since: str | None = None) -> list[str]:
         SchemaError: one is there twice, or is a reserved one; or there is no incremental column of that name.
     """
     twice = sorted({name for name in names if names.count(name) > 1})
-    if twice or {ROW, PROBLEM, LINE}.intersection(names):
+    ours = reserved(names)
+    if twice or ours:
+        told = f"{', '.join(ours)} is kept for Ferroflow" if ours else "each needs a name of its own"
         raise SchemaError(
-            f"The table has columns {', '.join(names)}: each needs a name of its own, and {ROW}, {PROBLEM} and {LINE} "
-            f"are reserved. Rename them in Table(query='SELECT ... AS ...')."
+            f"The table has columns {', '.join(names)}: {told}. Rename them in Table(query='SELECT ... AS ...')."
         )
     if since is not None and since not in names:
         raise SpecError(f"Table(since={since!r}): there is no such column. There are: {', '.join(names)}.")
