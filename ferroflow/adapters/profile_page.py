@@ -62,7 +62,8 @@ table { border-collapse: collapse; width: 100%; font-size: .92rem; } th { text-a
 .three .wide { grid-column: 1 / -1; }
 .columns { display: grid; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); gap: 1rem; }
 .columns .card { display: flex; flex-direction: column; gap: .45rem; } .name { display: flex;
-  flex-wrap: wrap; gap: .6rem; justify-content: space-between; align-items: baseline; } .tag { font-size: .78rem; color: var(--soft);
+  flex-wrap: wrap; gap: .6rem; justify-content: space-between; align-items: baseline; }
+.tag { font-size: .78rem; color: var(--soft);
   white-space: nowrap; } .tag.fair, .tag.poor { font-weight: 650; } .tag.fair { color: var(--fair); }
 .tag.poor { color: var(--poor); } .small { font-size: .84rem; line-height: 1.4; }
 .plot { width: 100%; height: 4.2rem; display: block; margin-top: auto; } .plot rect { fill: var(--blue);
