@@ -36,7 +36,11 @@ def variables(settings: Settings, **more: str) -> dict[str, str]:
 def command(settings: Settings, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     """``python -m …`` in that home."""
     return subprocess.run(
-        [sys.executable, "-m", *arguments], env=variables(settings, **more), capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", *arguments],
+        env=variables(settings, **more),
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
 
 
@@ -49,12 +53,12 @@ class Server:
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         return (
-            httpx.post(f"{self.stack.addresses['prefect']}/api{path}", json=body, timeout=30).raise_for_status().json()
+            httpx.post(f"{self.stack.addresses['prefect']}/api{path}", json=body, timeout=120).raise_for_status().json()
         )
 
     def deployment(self, name: str) -> dict[str, Any]:
         address = f"{self.stack.addresses['prefect']}/api/deployments/name/{name}"
-        return httpx.get(address, timeout=30).raise_for_status().json()
+        return httpx.get(address, timeout=120).raise_for_status().json()
 
     def runs(self, name: str) -> list[dict[str, Any]]:
         """The runs of a deployment, the oldest expected start first."""
