@@ -12,6 +12,7 @@ from typing import Any
 NAMES = {
     "loop": "the loop under Prefect against the sum of its stations called as plain Python",
     "ingest": "a CSV file to a snapshot: the ingest station, Polars, pyarrow, DuckDB",
+    "features": "point-in-time joins, materialization and online reads: ours, Feast's own, DuckDB, Polars by hand",
     "validate": "rows split into accepted and quarantined: ours, by hand, by pandera",
 }
 
@@ -27,11 +28,14 @@ def main() -> None:
     parser.add_argument("--pipeline", help="the pipeline to run [default: the first that brings a simulator]")
     parser.add_argument("--rounds", type=int, default=2, help="counted rounds; medians are printed [default: 2]")
     parser.add_argument("--rows", type=int, help="of the file that ingest reads [default: 2,000,000]")
+    parser.add_argument("--part", help="of the benchmark features: join, materialize, reads or size [default: all]")
     given = parser.parse_args()
     if given.rows and given.name != "ingest":
         parser.error("--rows is an option of the benchmark ingest only")
+    if given.part and given.name != "features":
+        parser.error("--part is an option of the benchmark features only")
     measure: Callable[..., dict[str, Any]] = importlib.import_module(f"benchmarks.{given.name}").measure
-    own = {"rows": given.rows} if given.rows else {}
+    own = {name: value for name, value in (("rows", given.rows), ("part", given.part)) if value}
     figures = measure(pipeline=given.pipeline, rounds=given.rounds, **own)
     if given.json:
         print(json.dumps(figures))

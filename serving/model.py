@@ -18,8 +18,8 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ferroflow.adapters.contracts import feature_code
+from ferroflow.adapters.feast.packed import PackedStore
 from ferroflow.adapters.graph import Graph
-from ferroflow.adapters.packed import PackedStore
 from ferroflow.adapters.vectors import FIELD_TYPES, Vectors, assemble, load_request_features
 from ferroflow.core.contract import Field, ServingContract
 from ferroflow.core.errors import ModelError

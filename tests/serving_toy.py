@@ -19,8 +19,8 @@ from pathlib import Path
 import httpx
 import psutil
 
+from ferroflow.adapters.feast.packed import PackedStore
 from ferroflow.adapters.home import Home
-from ferroflow.adapters.packed import PackedStore
 from ferroflow.core.contract import Field, ServingContract, StoredView
 from ferroflow.core.fingerprint import file_digest
 from ferroflow.core.fingerprint import fingerprint as fingerprint_of

@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
+from ferroflow.adapters.feast.packed import PackedStore, Row
 from ferroflow.adapters.home import Home
-from ferroflow.adapters.packed import PackedStore, Row
 from ferroflow.adapters.storage import atomic_parquet, read_record, write_record
 from ferroflow.core.errors import DataError, EmptySource, LeakageError, RowsLost, SpecError
 from ferroflow.core.features import AVAILABLE_AT, RequestFeatures, StoredFeatures

@@ -18,9 +18,9 @@ import orjson
 import polars as pl
 from pydantic import ValidationError
 
+from ferroflow.adapters.feast.packed import PackedStore
 from ferroflow.adapters.graph import Graph
 from ferroflow.adapters.home import Home
-from ferroflow.adapters.packed import PackedStore
 from ferroflow.adapters.storage import atomic_bytes, atomic_parquet, read_record
 from ferroflow.adapters.vectors import FIELD_TYPES, assemble, load_request_features
 from ferroflow.core.cells import BadValue, cell

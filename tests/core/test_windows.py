@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ferroflow.adapters.feast.packed import PackedStore
 from ferroflow.adapters.home import Home
-from ferroflow.adapters.packed import PackedStore
 from ferroflow.core import aggregates
 from ferroflow.core.aggregates import Aggregate
 from ferroflow.core.definitions import Feature, feature

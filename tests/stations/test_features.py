@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 import pytest
 
+from ferroflow.adapters.feast.packed import PackedStore
 from ferroflow.adapters.home import Home
-from ferroflow.adapters.packed import PackedStore
 from ferroflow.adapters.pipelines import load, names
 from ferroflow.adapters.settings import load_settings
 from ferroflow.core.errors import EmptySource, LeakageError, NotFound, SpecError

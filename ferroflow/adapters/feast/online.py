@@ -16,7 +16,7 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 
-from ferroflow.adapters.packed import Key, PackedStore
+from ferroflow.adapters.feast.packed import Key, PackedStore
 from ferroflow.core.errors import SpecError
 
 PIPELINE = "pipeline"

@@ -12,10 +12,10 @@ import polars as pl
 import pytest
 from feast import Entity, FeatureStore, FeatureView
 
+from ferroflow.adapters.feast.packed import PackedStore
 from ferroflow.adapters.feast.project import objects
 from ferroflow.adapters.feast.store import open_store, store
 from ferroflow.adapters.home import Home
-from ferroflow.adapters.packed import PackedStore
 from ferroflow.core.errors import DataError, SpecError
 from ferroflow.core.features import stored
 from ferroflow.core.spec import PipelineSpec

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ferroflow.adapters.packed import PackedStore
+from ferroflow.adapters.feast.packed import PackedStore
 from ferroflow.core.errors import NotFound
 
 FEATURES = ["trips", "speed"]
@@ -129,7 +129,7 @@ def test_a_writer_that_is_killed_leaves_a_readable_store(tmp_path: Path) -> None
     code = f"""
 import os, signal
 from pathlib import Path
-from ferroflow.adapters.packed import PackedStore
+from ferroflow.adapters.feast.packed import PackedStore
 def rows():
     for key in range(100_000):
         if key == 50_000:
@@ -143,6 +143,6 @@ PackedStore(Path({str(path)!r})).write("zone", ["x"], rows())
 
 def test_the_store_loads_no_feature_store_library() -> None:
     heavy = "{'feast', 'pandas', 'polars', 'pyarrow'}"
-    code = f"import sys, ferroflow.adapters.packed; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, ferroflow.adapters.feast.packed; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
