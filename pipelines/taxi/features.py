@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import timedelta
 
 import polars as pl
 
-from ferroflow.core.features import AVAILABLE_AT, request, stored
+from ferroflow.core import aggregates
+from ferroflow.core.aggregates import Aggregate
+from ferroflow.core.definitions import feature
+from ferroflow.core.features import request
+from ferroflow.core.windows import WindowFeatures, windows
 
 TIMEZONE = "America/New_York"
 MILLISECONDS_PER_MINUTE = 60_000
@@ -51,54 +54,48 @@ def holiday(local: pl.Expr) -> pl.Expr:
     )
 
 
-@stored(entity="zone", on="PULocationID", ttl="2h")
-def zone_hour(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """The zone's last full hour."""
-    return moving(rows, every=timedelta(hours=1), steps=1)
+@feature
+def trips() -> Aggregate:
+    """How many trips ended here."""
+    return aggregates.count()
 
 
-@stored(entity="zone", on="PULocationID", ttl="2d")
-def zone_day(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """The zone's last 24 hours, renewed every six."""
-    return moving(rows, every=timedelta(hours=6), steps=4)
+@feature
+def mean_minutes(duration_minutes: pl.Expr) -> Aggregate:
+    """Their mean duration in minutes."""
+    return aggregates.mean(duration_minutes, per_unit=MILLISECONDS_PER_MINUTE)
 
 
-@stored(entity="zone", on="PULocationID", ttl="14d")
-def zone_week(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """The zone's last seven times 24 hours, renewed every day."""
-    return moving(rows, every=timedelta(days=1), steps=7)
+@feature
+def speed(duration_minutes: pl.Expr, trip_distance: pl.Expr) -> pl.Expr:
+    """Thousandths of a mile per hour, from whole milliseconds and whole thousandths of a mile."""
+    time = (duration_minutes * MILLISECONDS_PER_MINUTE).round().cast(pl.Int64)
+    miles = (trip_distance * 1000).round().cast(pl.Int64)
+    return miles * (60 * MILLISECONDS_PER_MINUTE) // time
 
 
-def moving(rows: pl.LazyFrame, *, every: timedelta, steps: int) -> pl.LazyFrame:
-    """``trips``, ``mean_minutes`` and ``mean_speed`` (miles per hour) of a zone over ``steps`` times ``every``.
+@feature
+def mean_speed(speed: pl.Expr) -> Aggregate:
+    """Their mean speed in miles per hour, where it could be measured."""
+    return aggregates.mean(speed * (1 / 1000), where=speed.is_between(*SPEEDS))
 
-    A window that ends at H holds the drop-offs in [H - steps·every, H) and is available at H.
-    Sums and means are of whole thousandths, only multiplied as floats: in the last bit a sum of floats depends on its
-    order, and a quotient of floats on the number of rows (Polars divides by one number by way of its reciprocal).
-    """
-    buckets = per_bucket(rows, every)
-    ends = [buckets.with_columns((pl.col("bucket") + every * step).alias(AVAILABLE_AT)) for step in range(1, steps + 1)]
-    sums = pl.concat(ends).group_by("zone", AVAILABLE_AT).agg(pl.col("trips", "time", "timed", "speed").sum())
-    return sums.select(
-        "zone",
-        AVAILABLE_AT,
-        trips=pl.col("trips").cast(pl.Float64),
-        mean_minutes=(pl.col("time") // pl.col("trips")).cast(pl.Float64) * (1 / MILLISECONDS_PER_MINUTE),
-        # Division by zero is null here: no trip whose speed could be measured.
-        mean_speed=(pl.col("speed") // pl.col("timed")).cast(pl.Float64) * (1 / 1000),
+
+def zone_windows(name: str, description: str, *, last: str, every: str, ttl: str) -> WindowFeatures:
+    """The same features of a pick-up zone over another stretch of time."""
+    return windows(
+        name,
+        entity="zone",
+        on="PULocationID",
+        time="dropoff_at",
+        last=last,
+        every=every,
+        ttl=ttl,
+        features=(trips, mean_minutes, mean_speed),
+        intermediate=(speed,),
+        description=description,
     )
 
 
-def per_bucket(rows: pl.LazyFrame, every: timedelta) -> pl.LazyFrame:
-    """Sums of a zone's trips whose drop-off lies in ``[bucket, bucket + every)``, in milliseconds and thousandths."""
-    time = (pl.col("duration_minutes") * MILLISECONDS_PER_MINUTE).round().cast(pl.Int64)
-    miles = (pl.col("trip_distance") * 1000).round().cast(pl.Int64)
-    speed = miles * (60 * MILLISECONDS_PER_MINUTE) // time
-    real = speed.is_between(*SPEEDS)
-    keys = [pl.col("PULocationID").alias("zone"), pl.col("dropoff_at").dt.truncate(every).alias("bucket")]
-    return rows.group_by(keys).agg(
-        trips=pl.len().cast(pl.Int64),
-        time=time.sum(),
-        timed=real.sum().cast(pl.Int64),
-        speed=pl.when(real).then(speed).otherwise(0).sum(),
-    )
+zone_hour = zone_windows("zone_hour", "The zone's last full hour.", last="1h", every="1h", ttl="2h")
+zone_day = zone_windows("zone_day", "The zone's last 24 hours, renewed every six.", last="24h", every="6h", ttl="2d")
+zone_week = zone_windows("zone_week", "The zone's last seven days, renewed daily.", last="7d", every="1d", ttl="14d")
