@@ -51,7 +51,7 @@ def plain(pipeline: str) -> dict[str, float]:
     )
 
     settings = load_settings()
-    home, spec = Home(settings.home), pipelines.load(pipeline)
+    home, spec = Home.of(settings), pipelines.load(pipeline)
     as_of, now = spec.as_of or datetime.now(UTC), datetime.now(UTC)
     seconds: dict[str, float] = {}
 

@@ -5,7 +5,7 @@ from ferroflow.adapters.home import Home
 from ferroflow.adapters.pipelines import load, names
 from ferroflow.adapters.settings import load_settings
 
-_home = Home(load_settings().home)
+_home = Home.of(load_settings())
 _home.feature_registry.parent.mkdir(parents=True, exist_ok=True)
 
 # Feast looks at a module's attributes: each object has to be one.

@@ -33,7 +33,7 @@ def clock(spec: PipelineSpec, now: datetime) -> datetime:
     """
     if spec.as_of is None:
         return _hour(now)
-    log = PredictionLog(Home(load_settings().home).predictions(spec.name))
+    log = PredictionLog(Home.of(load_settings()).predictions(spec.name))
     newest, begun = log.newest(now), utc(spec.as_of)
     return begun if newest is None or newest < begun else _hour(newest) + timedelta(hours=1)
 

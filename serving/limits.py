@@ -53,7 +53,7 @@ def load_places() -> Places:
     """The home and the registry by the settings; the bundle beside this package unless ``FERROFLOW_BUNDLE`` says."""
     settings = load_settings()
     bundle = Path(os.environ.get("FERROFLOW_BUNDLE") or _ROOT / "bundle")
-    return Places(Home(settings.home), settings.tracking_uri, bundle)
+    return Places(Home.of(settings), settings.tracking_uri, bundle)
 
 
 def workers() -> int:

@@ -70,7 +70,7 @@ OUTSIDE: dict[str, Any] = {
 
 def home() -> Home:
     """The home folder of this run."""
-    return Home(load_settings().home)
+    return Home.of(load_settings())
 
 
 def carry_out(station: Callable[..., Any], pipeline: str, *arguments: Any, **options: Any) -> Any:

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ferroflow.adapters.settings import Settings
 
 
 @dataclass(frozen=True)
 class Home:
-    """Paths below ``root``; nothing is made by asking for one. Records hold paths relative to it."""
+    """Paths below ``root``; nothing is made by asking for one. Records hold paths relative to it.
+
+    Two things may lie on servers instead: their addresses, which may hold passwords, are here too.
+    """
 
     root: Path
+    online_store: str | None = field(default=None, repr=False)
+    """``redis://...`` or ``postgresql://...``; None: packed SQLite files below ``root``."""
+    registry_address: str | None = field(default=None, repr=False)
+    """``postgresql://...`` of Feast's registry; None: a SQLite file below ``root``."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Home:
+        """The home that the settings name."""
+        online, registry = (
+            address.get_secret_value() for address in (settings.online_store, settings.feature_registry)
+        )
+        return cls(settings.home, *(None if address == "sqlite" else address for address in (online, registry)))
 
     def absolute(self, relative: str) -> Path:
         """The path of something a record names."""

@@ -16,7 +16,7 @@ from ferroflow.adapters.settings import load_settings
 def main(port: str) -> None:
     """Become the MLflow server of this environment's home, on loopback."""
     settings = load_settings()
-    home = Home(settings.home)
+    home = Home.of(settings)
     database = home.mlflow / "mlflow.db"
     if settings.tracking_uri is None and not database.exists():
         from ferroflow.adapters.registry import load_mlflow

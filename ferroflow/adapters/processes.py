@@ -84,7 +84,7 @@ class Stack:
     @property
     def home(self) -> Home:
         """The home folder."""
-        return Home(self.settings.home)
+        return Home.of(self.settings)
 
     @property
     def addresses(self) -> dict[str, str]:

@@ -41,11 +41,13 @@ def environment(settings: Settings, prefect: str | None) -> dict[str, str]:
 
     ``prefect`` is the address of the running server; without one, flows start a temporary server of their own.
     """
-    home = Home(settings.home)
+    home = Home.of(settings)
     variables = {
         "FERROFLOW_HOME": str(home.root),
         "FERROFLOW_SEED": str(settings.seed),
         "FERROFLOW_SIMULATE": str(settings.simulate).lower(),
+        "FERROFLOW_ONLINE_STORE": settings.online_store.get_secret_value(),
+        "FERROFLOW_FEATURE_REGISTRY": settings.feature_registry.get_secret_value(),
         "PREFECT_HOME": str(home.prefect),
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -94,7 +96,7 @@ def free_ports(settings: Settings, names: set[str]) -> tuple[dict[str, int], lis
 
 
 def _prefect(settings: Settings, ports: dict[str, int], urls: dict[str, str]) -> Command:
-    home = Home(settings.home)
+    home = Home.of(settings)
     variables = {
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home.prefect / 'prefect.db'}",
         # Otherwise the pages ask port 4200, whatever port the server was given.

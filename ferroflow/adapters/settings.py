@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -17,6 +18,9 @@ from ferroflow.core.errors import SettingsError
 
 FILE = "ferroflow.toml"
 PREFIX = "FERROFLOW_"
+
+ENGINES = {"online_store": ("redis", "rediss", "postgresql"), "feature_registry": ("postgresql",)}
+"""Setting -> schemes of the addresses it takes, beside ``sqlite``."""
 
 
 class Settings(BaseSettings):
@@ -34,12 +38,28 @@ class Settings(BaseSettings):
     service_port: int = Field(default=3000, ge=1, le=65535, description="Port that the prediction service prefers.")
     tracking_uri: str | None = Field(default=None, description="MLflow's address; otherwise SQLite in the home.")
     prefect_api_url: str | None = Field(default=None, description="A Prefect server that is not ours.")
+    online_store: SecretStr = Field(
+        default=SecretStr("sqlite"),
+        description="Where the service reads stored features: sqlite (in the home), redis://... or postgresql://...",
+    )
+    feature_registry: SecretStr = Field(
+        default=SecretStr("sqlite"), description="Feast's registry: sqlite (in the home) or postgresql://..."
+    )
     pipelines: str | None = Field(default=None, description="More folders with pipelines, joined like PATH.")
 
     @field_validator("home")
     @classmethod
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()
+
+    @field_validator("online_store", "feature_registry")
+    @classmethod
+    def _known_engine(cls, address: SecretStr, info: ValidationInfo) -> SecretStr:
+        engines = ENGINES[str(info.field_name)]
+        if urlsplit(address.get_secret_value()).scheme not in engines and address.get_secret_value() != "sqlite":
+            known = ", ".join(f"{engine}://..." for engine in engines)
+            raise ValueError(f"it is neither sqlite nor one of {known}")
+        return address
 
     @classmethod
     def settings_customise_sources(
@@ -75,5 +95,6 @@ def _told(item: Any, given: dict[str, Any]) -> str:
         return f"{name!r} in {FILE} is no setting. Known: {', '.join(sorted(Settings.model_fields))}."
     where = "the command line" if name in given else f"{PREFIX}{name.upper()} or {FILE}"
     meaning = Settings.model_fields[name].description if name in Settings.model_fields else ""
-    problem = f"Setting {name} is {item['input']!r}: {item['msg'].lower()}."
+    value = "not shown" if name in ENGINES else repr(item["input"])  # an address may hold a password
+    problem = f"Setting {name} is {value}: {item['msg'].lower()}."
     return f"{problem} {meaning} Change it on {where}, or leave it out."

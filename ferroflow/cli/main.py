@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from ferroflow.adapters.home import Home
-    from ferroflow.adapters.settings import Settings
+from ferroflow.cli.features import features_app
+from ferroflow.cli.options import HomeOption, JsonOption, Pipeline, PipelineOption
+from ferroflow.cli.options import home_of as _home
+from ferroflow.cli.options import moment_of as _moment
+from ferroflow.cli.options import settings_of as _settings
 
 app = typer.Typer(
     help="A machine-learning pipeline described once, in one folder, and kept right by Prefect.",
@@ -25,38 +27,7 @@ quarantine_app = typer.Typer(help="Rows that were refused, with their reasons an
 app.add_typer(models_app, name="models")
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(quarantine_app, name="quarantine")
-
-HomeOption = Annotated[
-    Path | None, typer.Option("--home", help="The folder of all state. [default: .ferroflow or FERROFLOW_HOME]")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
-Pipeline = Annotated[str, typer.Argument(help="A pipeline's name: a folder below pipelines/.")]
-PipelineOption = Annotated[str | None, typer.Option("--pipeline", "-p", help="Only this pipeline.")]
-
-
-def _settings(home: Path | None, **overrides: object) -> Settings:
-    from ferroflow.adapters.settings import load_settings
-
-    return load_settings(home=home, **overrides)
-
-
-def _home(home: Path | None) -> Home:
-    from ferroflow.adapters.home import Home
-
-    return Home(_settings(home).home)
-
-
-def _moment(text: str | None) -> datetime | None:
-    """Read ``2023-04-01`` or ``2023-04-01T04:00`` (UTC unless an offset is given)."""
-    from ferroflow.core.errors import UsageError
-
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"--as-of {text!r} is no moment. Write 2023-04-01 or 2023-04-01T04:00.") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+app.add_typer(features_app, name="features")
 
 
 @app.command()

@@ -49,7 +49,7 @@ def run_pipeline(
     if dry_run:
         _print_plan(plan(settings, spec, as_of, minutes), as_json)
         return
-    end_abandoned_servers(Home(settings.home))
+    end_abandoned_servers(Home.of(settings))
     prepare(settings)
     console = Console(stderr=True)
     if not as_json and "PREFECT_API_URL" not in os.environ:
@@ -69,7 +69,7 @@ def prepare(settings: Settings) -> None:
 
     The server of a running ``up`` is used; without one, Prefect starts a temporary server.
     """
-    home = Home(settings.home)
+    home = Home.of(settings)
     home.prefect.mkdir(parents=True, exist_ok=True)
     os.environ.update(services.environment(settings, addresses(home).get("prefect")))
     os.environ[OWNER] = owner()
@@ -90,7 +90,7 @@ def plan(settings: Settings, spec: PipelineSpec, as_of: datetime | None, minutes
         "home": str(settings.home),
         "files": _wanted(settings, spec, moment - duration(spec.source.history), moment),
         "references": [_origin(settings, entry.file.mirror, entry.file.url) for entry in spec.references],
-        "landing": sorted(path.name for path in Home(settings.home).landing(spec.name).glob("*.*")),
+        "landing": sorted(path.name for path in Home.of(settings).landing(spec.name).glob("*.*")),
         "split": _windows(spec, moment),
         "features": [entry.name for entry in spec.stored] + [entry.name for entry in spec.request],
         "candidates": [candidate.name for candidate in spec.candidates] + ["baseline"],

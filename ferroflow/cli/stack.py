@@ -26,7 +26,7 @@ def up(settings: Settings) -> None:
         ServiceError: a server did not start; nothing is left running that was not running before.
     """
     console = Console()
-    end_abandoned_servers(Home(settings.home))
+    end_abandoned_servers(Home.of(settings))
     with console.status("starting") as status, signals_end():
 
         def tell(line: str) -> None:
@@ -34,8 +34,8 @@ def up(settings: Settings) -> None:
             status.update("starting")
 
         Stack(settings, tell).start()
-    console.print(_table(recorded(Home(settings.home))))
-    console.print(f"State: {settings.home}   Logs: {Home(settings.home).logs}", highlight=False, soft_wrap=True)
+    console.print(_table(recorded(Home.of(settings))))
+    console.print(f"State: {settings.home}   Logs: {Home.of(settings).logs}", highlight=False, soft_wrap=True)
     console.print("Stop it all: ferroflow down", highlight=False)
 
 
@@ -43,13 +43,13 @@ def down(settings: Settings) -> None:
     """Stop what ``up`` started, and what a crash left behind."""
     console = Console()
     Stack(settings, lambda line: console.print(f"[dim]{line}[/dim]", highlight=False, soft_wrap=True)).stop()
-    end_abandoned_servers(Home(settings.home))
+    end_abandoned_servers(Home.of(settings))
     console.print(f"Nothing of {settings.home} is running.", highlight=False, soft_wrap=True)
 
 
 def status(settings: Settings, as_json: bool) -> None:
     """Print what runs, and which version of each pipeline serves."""
-    home = Home(settings.home)
+    home = Home.of(settings)
     servers, champions = recorded(home), _champions(settings)
     console = Console()
     if as_json:
@@ -66,7 +66,7 @@ def status(settings: Settings, as_json: bool) -> None:
 def _champions(settings: Settings) -> dict[str, Any]:
     from ferroflow.adapters.champion import ChampionReader
 
-    if settings.tracking_uri is None and not (Home(settings.home).mlflow / "mlflow.db").exists():
+    if settings.tracking_uri is None and not (Home.of(settings).mlflow / "mlflow.db").exists():
         return {}  # nothing was ever registered here
     reader = ChampionReader(settings.home, settings.tracking_uri)
     found = {name: reader.read(name) for name in reader.pipelines()}

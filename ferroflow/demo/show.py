@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
 from rich.console import Console
 
 from ferroflow.adapters import run_log
@@ -24,6 +25,7 @@ from ferroflow.demo.story import Story
 from ferroflow.demo.world import World, find
 
 _SEARCH_MINUTES = 0.25  # each search; a real one takes what the pipeline's spec says
+_EMBEDDED = {"online_store": SecretStr("sqlite"), "feature_registry": SecretStr("sqlite")}
 _MARK = "demonstration"  # a file that says: this home is the demonstration's, and may be made anew
 
 
@@ -72,7 +74,7 @@ def _world(
     prefect = any_port(set())  # whatever is free: a story that runs beside `ferroflow up` must not take its ports
     ports = {"prefect_port": prefect, "service_port": any_port({prefect})}
     inner = settings.model_copy(
-        update={"home": home.root, "minutes": settings.minutes or _SEARCH_MINUTES, **ports},
+        update={"home": home.root, "minutes": settings.minutes or _SEARCH_MINUTES, **ports, **_EMBEDDED},
     )
     try:
         return inner, World.open(spec, story, home, inner)

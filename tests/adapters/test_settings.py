@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ferroflow.adapters.home import Home
 from ferroflow.adapters.settings import load_settings
 from ferroflow.core.errors import SettingsError
 
@@ -11,7 +12,7 @@ from ferroflow.core.errors import SettingsError
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for name in ("HOME", "SEED", "MIRROR", "PREFECT_PORT", "TRACKING_URI"):
+    for name in ("HOME", "SEED", "MIRROR", "PREFECT_PORT", "TRACKING_URI", "ONLINE_STORE", "FEATURE_REGISTRY"):
         monkeypatch.delenv(f"FERROFLOW_{name}", raising=False)
     return tmp_path
 
@@ -44,7 +45,9 @@ def test_bad_value_names_the_setting_the_value_and_the_way_out(monkeypatch: pyte
 
 def test_misspelt_setting_in_the_file_is_refused_with_the_known_ones(folder: Path) -> None:
     (folder / "ferroflow.toml").write_text("mirorr = 'x'\n")
-    with pytest.raises(SettingsError, match=r"'mirorr' in ferroflow.toml is no setting. Known: home, .*mirror"):
+    with pytest.raises(
+        SettingsError, match=r"'mirorr' in ferroflow.toml is no setting. Known: feature_registry, home, .*mirror"
+    ):
         load_settings()
 
 
@@ -60,3 +63,29 @@ def test_the_shipped_settings_for_servers_are_settings(folder: Path) -> None:
     settings = load_settings()
     assert settings.tracking_uri == "http://mlflow.internal:5000"
     assert settings.prefect_api_url == "http://prefect.internal:4200/api"
+    assert Home.of(settings).online_store == "redis://redis.internal:6379/0"
+    assert Home.of(settings).registry_address == "postgresql://feast@postgres.internal:5432/feast"
+
+
+def test_without_a_setting_the_feature_store_lies_in_the_home() -> None:
+    home = Home.of(load_settings())
+    assert (home.online_store, home.registry_address) == (None, None)
+
+
+@pytest.mark.parametrize(("name", "value"), [("ONLINE_STORE", "mysql://u:s3cret@h/d"), ("FEATURE_REGISTRY", "s3cret")])
+def test_an_engine_that_is_not_known_is_refused_without_showing_its_address(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"FERROFLOW_{name}", value)
+    with pytest.raises(
+        SettingsError, match=rf"{name.lower()} is not shown: .*neither sqlite nor.*postgresql"
+    ) as refused:
+        load_settings()
+    assert "s3cret" not in str(refused.value)
+
+
+def test_passwords_of_engines_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FERROFLOW_ONLINE_STORE", "redis://:s3cret@h/1")
+    settings = load_settings()
+    assert "s3cret" not in f"{settings!r} {settings} {Home.of(settings)!r}"
+    assert Home.of(settings).online_store == "redis://:s3cret@h/1"

@@ -1,0 +1,82 @@
+"""Where Feast keeps its registry and its online rows: the settings' addresses as Feast's own configuration."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from ferroflow.adapters.home import Home
+from ferroflow.core.errors import SettingsError
+
+_REDIS_PORT, _POSTGRES_PORT = 6379, 5432
+
+
+def online_config(home: Home) -> dict[str, Any]:
+    """Feast's ``online_store``: packed SQLite files in the home, or Feast's own Redis or PostgreSQL store.
+
+    Raises:
+        SettingsError: the address lacks a part, or has one that Feast's configuration cannot say.
+    """
+    if home.online_store is None:
+        store = "ferroflow.adapters.feast.online.PackedSqliteOnlineStore"
+        return {"type": store, "path": str(home.online("any").parent)}
+    address = urlsplit(home.online_store)
+    return _postgres(address) if address.scheme == "postgresql" else _redis(address)
+
+
+def registry_config(home: Home) -> dict[str, Any]:
+    """Feast's ``registry``: always its SQL one, for the file registry loses views when two processes apply at once."""
+    if home.registry_address is None:
+        return {"registry_type": "sql", "path": f"sqlite:///{home.feature_registry}"}
+    return {"registry_type": "sql", "path": home.registry_address.replace("postgresql://", "postgresql+psycopg://", 1)}
+
+
+def _redis(address: SplitResult) -> dict[str, Any]:
+    """``redis[s]://[user][:password]@host[:port][/database]`` as Feast's connection string."""
+    options: dict[str, object] = {"db": _database(address)}
+    if address.scheme == "rediss":
+        options["ssl"] = True
+    if address.username:
+        options["username"] = unquote(address.username)
+    if address.password:
+        options["password"] = unquote(address.password)
+    if odd := [name for name, value in options.items() if isinstance(value, str) and "," in value]:
+        raise SettingsError(
+            f"Setting online_store: the {odd[0]} holds a comma, which Feast's connection string "
+            "cannot carry. Choose another one."
+        )
+    # Feast reads each value as JSON: a password of digits would become a number without its quotes.
+    told = [f"{name}={json.dumps(value)}" for name, value in options.items()]
+    connection = ",".join([f"{address.hostname or 'localhost'}:{address.port or _REDIS_PORT}", *told])
+    return {"type": "redis", "connection_string": connection}
+
+
+def _database(address: SplitResult) -> int:
+    name = address.path.strip("/") or "0"
+    if not name.isdecimal():
+        raise SettingsError(f"Setting online_store: {name!r} is no number of a Redis database, such as redis://host/0.")
+    return int(name)
+
+
+def _postgres(address: SplitResult) -> dict[str, Any]:
+    """``postgresql://user[:password]@host[:port]/database[?sslmode=...]``."""
+    database = address.path.strip("/")
+    if not address.username or not database:
+        raise SettingsError(
+            "Setting online_store: the PostgreSQL address lacks a user or a database. Write "
+            "postgresql://user:password@host:5432/database."
+        )
+    given = dict(parse_qsl(address.query))
+    if odd := sorted(set(given) - {"sslmode", "sslkey", "sslcert", "sslrootcert"}):
+        raise SettingsError(f"Setting online_store: {', '.join(odd)} cannot be said in a PostgreSQL address here.")
+    config: dict[str, Any] = {
+        "type": "postgres",
+        "host": address.hostname or "localhost",
+        "port": address.port or _POSTGRES_PORT,
+        "database": unquote(database),
+        "user": unquote(address.username),
+        "password": unquote(address.password or ""),
+        "sslmode": given.get("sslmode", "prefer"),
+    }
+    return config | {f"{name}_path": given[name] for name in ("sslkey", "sslcert", "sslrootcert") if name in given}
