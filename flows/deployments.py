@@ -1,6 +1,7 @@
 """Write ``prefect.yaml`` from the specs: ``python -m flows.deployments --write`` (``--check``: is it stale?).
 
-Every flow gets a deployment for every pipeline: flow ``train``, deployment ``<pipeline>``.
+Every flow gets a deployment for every pipeline: flow ``train``, deployment ``<pipeline>``. ``skew`` is left out where
+nothing is computed between a request and the model.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import yaml
 
 from ferroflow.adapters import pipelines
-from ferroflow.adapters.events import ALARMS, resource
+from ferroflow.adapters.events import RETRAINED, resource
 from ferroflow.adapters.prefect_api import POOL
 from ferroflow.core.spec import PipelineSpec
 
@@ -22,7 +23,8 @@ _ONE = {"limit": 1, "collision_strategy": "ENQUEUE"}  # CANCEL_NEW would lose an
 _SAID = {
     "ingest": "Read new files, put bad rows in quarantine, refresh the stored features.",
     "train": "From raw files to a version that serves, when every gate passes.",
-    "monitor": "Judge drift and error of what serves; an alarm starts the retraining.",
+    "monitor": "Judge inputs, drift and error of what serves; an alarm starts the retraining.",
+    "skew": "Compare the model inputs that were logged with a point-in-time recomputation.",
     "retrain": "A challenger from recent rows, when the policy allows one.",
     "batch-predict": "A file or snapshot in, a file with predictions out.",
 }
@@ -30,7 +32,9 @@ _SAID = {
 
 def project(specs: list[PipelineSpec], *, paused: bool = False) -> dict[str, Any]:
     """The content of ``prefect.yaml``; ``paused``: schedules are there but do not run."""
-    deployments = [_deployment(spec, flow, paused) for spec in specs for flow in _SAID]
+    deployments = [
+        _deployment(spec, flow, paused) for spec in specs for flow in _SAID if flow != "skew" or spec.features
+    ]
     return {"name": "ferroflow", "deployments": deployments}
 
 
@@ -69,13 +73,13 @@ def _deployment(spec: PipelineSpec, flow: str, paused: bool) -> dict[str, Any]:
 
 
 def _trigger(spec: PipelineSpec) -> dict[str, Any]:
-    """Every alarm of this pipeline is delivered; whether it leads to a retraining is the policy's to say."""
+    """Every alarm that a retraining may mend is delivered; whether it leads to a retraining is the policy's to say."""
     return {
         "type": "event",
         "name": f"retrain-{spec.name}",
         "description": f"An alarm about {spec.name} starts its retraining.",
         "match": {"prefect.resource.id": resource(spec.name)},
-        "expect": list(ALARMS.values()),
+        "expect": list(RETRAINED),
         "for_each": ["prefect.resource.id"],
         "posture": "Reactive",
         "threshold": 1,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib
 import logging
-import sqlite3
-import struct
 import sys
-import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,12 +16,13 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ferroflow.adapters.contracts import feature_code
-from ferroflow.adapters.feast.packed import PackedStore
+from ferroflow.adapters.feast.plan import OnlineStoreAway
 from ferroflow.adapters.graph import Graph
 from ferroflow.adapters.vectors import FIELD_TYPES, Vectors, assemble, load_request_features
 from ferroflow.core.contract import Field, ServingContract
 from ferroflow.core.errors import ModelError
 from ferroflow.core.features import RequestFeatures
+from serving.online import Online
 
 logger = logging.getLogger(__name__)
 
@@ -40,26 +39,6 @@ class VersionNote(BaseModel):
 
     version: str
     fingerprint: str
-
-
-class StoreReader:
-    """The online store of one pipeline: a connection a thread, opened again when the file is another one."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._local = threading.local()
-
-    def open(self) -> PackedStore | None:
-        """The store, or None where its file is away."""
-        try:
-            status = self.path.stat()
-        except OSError:
-            return None
-        identity = (status.st_dev, status.st_ino)
-        if getattr(self._local, "identity", None) != identity:
-            self._local.store, self._local.identity = PackedStore(self.path, read_only=True), identity
-        store: PackedStore = self._local.store
-        return store
 
 
 @dataclass(frozen=True)
@@ -81,7 +60,7 @@ class Model:
     source: str  # "registry", "last good" or "bundle"
     loaded_at: datetime
     request: tuple[RequestFeatures, ...]
-    store: StoreReader | None
+    online: Online | None
     notes: tuple[str, ...] = ()  # what is not as it was when the model was packaged
 
     def answer(self, rows: pl.DataFrame, now: datetime) -> Answer:
@@ -91,12 +70,12 @@ class Model:
             ModelError: the graph gave something that is no finite number.
         """
         reasons: tuple[str, ...] = ()
-        store = self.store.open() if self.store else None
-        if self.store and store is None:
+        store = self.online.open() if self.online else None
+        if self.online and store is None:
             reasons = ("online store away",)
         try:
             vectors = assemble(self.contract, rows, store, self.request, now)
-        except (sqlite3.Error, struct.error) as error:
+        except OnlineStoreAway as error:
             logger.warning("online store of %s cannot be read: %s", self.contract.pipeline, error)
             reasons = ("online store unreadable",)
             vectors = assemble(self.contract, rows, None, self.request, now)
@@ -108,13 +87,15 @@ class Model:
         return Answer(predictions, vectors, reasons)
 
 
-def load(folder: Path, *, version: str | None, source: str, store: Path) -> Model:
+def load(
+    folder: Path, *, version: str | None, source: str, online: Callable[[ServingContract], Online | None]
+) -> Model:
     """Load a package, warm it, and see that it gives finite numbers; nothing is served before that.
 
     Args:
         folder: holds ``model.onnx`` and ``serving.json``.
         version: of the registry; None: what the folder's ``version.json`` says.
-        store: the online store's file, used where the contract has stored features.
+        online: gives what the contract's stored features are read from.
 
     Raises:
         ModelError: the package is not whole, or its model does not answer.
@@ -130,7 +111,7 @@ def load(folder: Path, *, version: str | None, source: str, store: Path) -> Mode
             source=source,
             loaded_at=datetime.now(UTC),
             request=request,
-            store=StoreReader(store) if contract.stored else None,
+            online=online(contract),
             notes=() if code == contract.feature_code else ("request features changed since the model was packaged",),
         )
     except (OSError, ValidationError) as error:

@@ -22,7 +22,7 @@ def log_rows(
     time = model.contract.time
     events: list[int | None] = frame[time].dt.epoch("us").to_list() if time in frame.columns else [None] * len(rows)
     fed = answer.vectors.frame.with_columns(pl.selectors.float().cast(pl.Float32)).to_dicts()
-    watermarks = orjson.dumps(answer.vectors.watermarks).decode()
+    watermarks = orjson.dumps(answer.vectors.watermarks, default=list).decode()
     return [
         {
             "id": name,

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from ferroflow.adapters.champion import ChampionReader, ChampionRef
@@ -20,6 +21,7 @@ from ferroflow.adapters.storage import atomic_bytes
 from ferroflow.core.errors import FerroflowError, ModelError
 from serving.limits import Places
 from serving.model import CONTRACT, GRAPH, VERSION, Model, VersionNote, load
+from serving.online import OnlineStores
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class Slots:
 
     def __post_init__(self) -> None:
         self._reader = ChampionReader(self.places.home.root, self.places.tracking_uri)
+        self._stores = OnlineStores(self.places.home)
 
     def start(self) -> None:
         """Load what can be had, then follow the registry in a thread of its own."""
@@ -128,7 +131,7 @@ class Slots:
         home = self.places.home
         folder = home.absolute(ref.package)
         try:
-            model = load(folder, version=ref.version, source="registry", store=home.online(pipeline))
+            model = load(folder, version=ref.version, source="registry", online=self._stores.of)
             if model.contract.fingerprint != ref.fingerprint:
                 raise ModelError(f"{ref.package} holds model {model.contract.fingerprint}, not {ref.fingerprint}.")
         except Exception as error:  # whatever a package does, the old model goes on: recorded in the slot and the log
@@ -155,9 +158,10 @@ class Slots:
 
     def _fall_back(self, pipeline: str, folder: Path, source: str) -> None:
         slot = self._slot(pipeline)
-        store = folder / "online.db" if source == "bundle" else self.places.home.online(pipeline)
+        delivered = folder / "online.db" if source == "bundle" else None
+        online = partial(self._stores.of, file=delivered)
         try:
-            slot.current = load(folder, version=None, source=source, store=store)
+            slot.current = load(folder, version=None, source=source, online=online)
         except Exception as error:  # the next fallback, or the registry's return, may still do: recorded
             slot.trouble = f"the {source} model did not load: {error}"
             logger.exception("the %s model of %s did not load", source, pipeline)

@@ -12,7 +12,17 @@ from ferroflow.adapters.home import Home
 from ferroflow.adapters.settings import load_settings
 from ferroflow.adapters.storage import read_record
 from ferroflow.core.profile import ColumnProfile, Profile
-from ferroflow.core.records import Evaluation, ModelVersion, MonitorReport, Quality, TrainedModel, Validated, Verdict
+from ferroflow.core.records import (
+    Evaluation,
+    ModelVersion,
+    MonitorReport,
+    Quality,
+    SkewReport,
+    TrainedModel,
+    Validated,
+    Verdict,
+)
+from ferroflow.core.skew import sentence
 
 
 def quarantine(validated: Validated) -> None:
@@ -110,6 +120,32 @@ def monitored(report: MonitorReport, home: Home) -> None:
     ]
     if table:
         create_table_artifact(table, key=_key(report.pipeline, "drift"), description="Drift of each input")
+
+
+def skewed(report: SkewReport) -> None:
+    """How many values of each model input differ from a recomputation, and some that do."""
+    counts = [
+        {
+            "feature": line.feature,
+            "compared": line.compared,
+            "mismatched": line.mismatched,
+            "corrected since": line.corrected,
+            "asked too late": line.late,
+            "without a store": line.degraded,
+        }
+        for line in report.features
+    ]
+    nothing = [{"feature": "none", "compared": 0}]
+    create_table_artifact(counts or nothing, key=_key(report.pipeline, "skew"), description=sentence(report))
+    examples = [
+        {"feature": line.feature, "why": why, **example.model_dump()}
+        for line in report.features
+        for why, shown in (("mismatch", line.examples), ("corrected since", line.corrections))
+        for example in shown
+    ]
+    if examples:
+        key = _key(report.pipeline, "skew-examples")
+        create_table_artifact(examples, key=key, description="Logged values that differ")
 
 
 def stations(pipeline: str, seconds: dict[str, float], reused: tuple[str, ...]) -> None:

@@ -16,7 +16,7 @@ from ferroflow.stations import ingest as ingest_station
 from ferroflow.stations import quality as quality_station
 from ferroflow.stations import split as split_station
 from ferroflow.stations import validate as validate_station
-from tasks import artifacts, downloads
+from tasks import artifacts, assets, downloads
 from tasks.policy import KEPT, OUTSIDE, carry_out, home, record_of, say
 
 
@@ -24,7 +24,9 @@ from tasks.policy import KEPT, OUTSIDE, carry_out, home, record_of, say
 def ingest(pipeline: str, as_of: datetime, now: datetime) -> Snapshot:
     """Read the source's files of before ``as_of``."""
     progress = downloads.told_by(say)
-    return carry_out(ingest_station.ingest, pipeline, as_of, now=now, settings=load_settings(), progress=progress)
+    snapshot = carry_out(ingest_station.ingest, pipeline, as_of, now=now, settings=load_settings(), progress=progress)
+    assets.ingested(snapshot)
+    return snapshot
 
 
 @task(name="validate", task_run_name="validate {pipeline}", **KEPT)
@@ -32,6 +34,7 @@ def validate(pipeline: str, snapshot: Snapshot) -> Validated:
     """Accept rows, or put them in quarantine with their reasons."""
     validated = carry_out(validate_station.validate, pipeline, snapshot)
     artifacts.quarantine(record_of(validated))
+    assets.checked(validated)
     return validated
 
 
@@ -57,19 +60,27 @@ def quality(pipeline: str, snapshot: Snapshot, validated: Validated, as_of: date
 @task(name="features", task_run_name="features {pipeline}", **KEPT)
 def features(pipeline: str, validated: Validated, as_of: datetime) -> FeatureTable:
     """Write the stored features and join them to each row as of its moment of prediction."""
-    return carry_out(feature_station.build_features, pipeline, validated, as_of)
+    table = carry_out(feature_station.build_features, pipeline, validated, as_of)
+    assets.stored(pipeline, as_of, home())
+    assets.joined(table, home())
+    return table
 
 
 @task(name="stored features", task_run_name="stored features {pipeline}", **KEPT)
 def refresh(pipeline: str, validated: Validated, as_of: datetime) -> dict[str, int]:
     """Write the stored features, without a training table: rows of each view."""
-    return carry_out(feature_station.refresh_offline, pipeline, validated, as_of)
+    rows = carry_out(feature_station.refresh_offline, pipeline, validated, as_of)
+    assets.stored(pipeline, as_of, home())
+    return rows
 
 
 @task(name="materialize", task_run_name="materialize {pipeline}", **KEPT)
 def materialize(pipeline: str, as_of: datetime) -> dict[str, int]:
     """Bring the stored features of before ``as_of`` to the online store: rows of each view."""
-    return carry_out(feature_station.materialize, pipeline, as_of)
+    written = carry_out(feature_station.materialize, pipeline, as_of)
+    assets.online(pipeline, written, as_of)
+    assets.catalogued(pipeline, as_of, home())
+    return written
 
 
 @task(name="split", task_run_name="split {pipeline}", **KEPT)

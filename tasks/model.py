@@ -15,7 +15,7 @@ from ferroflow.stations import gate as gate_station
 from ferroflow.stations import package as package_station
 from ferroflow.stations import register as register_station
 from ferroflow.stations import train as train_station
-from tasks import artifacts
+from tasks import artifacts, assets
 from tasks.policy import KEPT, OUTSIDE, carry_out, home, judge_by, record_of, say
 
 
@@ -77,6 +77,7 @@ def register(
     folder = home().absolute(package)
     version = carry_out(register_station.register, pipeline, model, evaluation, verdict, split, folder, at=at)
     artifacts.registered(version, home())
+    assets.registered(version)
     return version
 
 
@@ -89,4 +90,6 @@ def bento(pipeline: str, version: ModelVersion) -> str:
 @task(name="promote", task_run_name="promote {pipeline}", **OUTSIDE)
 def promote(pipeline: str, version: ModelVersion, verdict: Verdict, at: datetime) -> Deployment:
     """Move the champion's alias when the verdict passed; write a line in the ledger either way."""
-    return carry_out(register_station.promote, pipeline, version, verdict, at=at)
+    deployment = carry_out(register_station.promote, pipeline, version, verdict, at=at)
+    assets.promoted(deployment, home())
+    return deployment

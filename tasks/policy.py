@@ -29,6 +29,7 @@ from ferroflow.core.records import (
     MonitorReport,
     Quality,
     Record,
+    SkewReport,
     Snapshot,
     Split,
     TrainedModel,
@@ -44,6 +45,7 @@ _FOLDERS: dict[type[Record], str] = {
     Split: "splits",
     TrainedModel: "models",
     Evaluation: "evaluations",
+    SkewReport: "skew",
     MonitorReport: "reports",
     Decision: "decisions",
 }

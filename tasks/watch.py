@@ -6,10 +6,11 @@ from datetime import datetime
 
 from prefect import task
 
-from ferroflow.core.records import Decision, MonitorReport, Validated
+from ferroflow.core.records import Decision, MonitorReport, SkewReport, Validated
 from ferroflow.stations import monitor as monitor_station
 from ferroflow.stations import predict as predict_station
 from ferroflow.stations import retraining
+from ferroflow.stations import skew as skew_station
 from tasks import artifacts
 from tasks.policy import KEPT, OUTSIDE, carry_out, home, record_of
 
@@ -18,7 +19,18 @@ from tasks.policy import KEPT, OUTSIDE, carry_out, home, record_of
 def monitor(pipeline: str, as_of: datetime, html: bool = True) -> MonitorReport:
     """Judge the predictions of before ``as_of``; ``html`` asks for Evidently's page when there is something to see."""
     report = carry_out(monitor_station.monitor, pipeline, as_of, report=html)
-    artifacts.monitored(record_of(report), home())
+    found = record_of(report)
+    artifacts.monitored(found, home())
+    if found.skew is not None:
+        artifacts.skewed(found.skew)
+    return report
+
+
+@task(name="skew", task_run_name="skew of {pipeline}", **OUTSIDE)
+def skew(pipeline: str, as_of: datetime, since: datetime | None = None, newest: int | None = None) -> SkewReport:
+    """Compare the model inputs logged before ``as_of`` with a point-in-time recomputation, of every version."""
+    report = carry_out(skew_station.measure_skew, pipeline, as_of, since=since, newest=newest)
+    artifacts.skewed(record_of(report))
     return report
 
 

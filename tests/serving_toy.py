@@ -20,6 +20,7 @@ import httpx
 import psutil
 
 from ferroflow.adapters.feast.packed import PackedStore
+from ferroflow.adapters.feast.rows import RowLayout
 from ferroflow.adapters.home import Home
 from ferroflow.core.contract import Field, ServingContract, StoredView
 from ferroflow.core.fingerprint import file_digest
@@ -136,7 +137,7 @@ def materialize(home: Home, pipeline: str = "toy") -> None:
     moment = int(NOON.timestamp() * 1_000_000)
     rows = [(1, moment, moment, [20.0, 3.0]), (2, moment - 86_400_000_000, moment, [30.0, 3.0])]
     with PackedStore(home.online(pipeline)) as store:
-        store.write("zone_hour", ("mean", "n"), rows)
+        store.write("zone_hour", RowLayout((("mean", "double"), ("n", "double"))), rows)
         store.advance("zone_hour", moment)
 
 

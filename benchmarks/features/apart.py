@@ -54,6 +54,8 @@ def _main() -> None:
     result = function(watch, **json.loads(sys.argv[2]))
     measured = {"wall_s": round(watch.wall, 4), "cpu_s": round(watch.cpu, 4), "peak_mb": peak_mb()}
     print(_OUT + json.dumps(result | measured), flush=True)
+    sys.stderr.flush()
+    os._exit(0)  # DuckDB's bindings write pages about what they leak when the interpreter is taken down
 
 
 if __name__ == "__main__":

@@ -12,14 +12,19 @@ Event = Literal[
     "ferroflow.model.stale",
     "ferroflow.drift.detected",
     "ferroflow.performance.degraded",
+    "ferroflow.skew.detected",
 ]
 
-# What a monitor report's alarm is called on the wire; the retrain deployments listen to these.
+# What a monitor report's alarm is called on the wire.
 ALARMS: dict[str, Event] = {
+    "skew": "ferroflow.skew.detected",
     "performance": "ferroflow.performance.degraded",
     "drift": "ferroflow.drift.detected",
     "staleness": "ferroflow.model.stale",
 }
+
+# The retrain deployments listen to these: another model would be fed the same wrong inputs.
+RETRAINED: tuple[Event, ...] = tuple(event for alarm, event in ALARMS.items() if alarm != "skew")
 
 
 def resource(pipeline: str) -> str:

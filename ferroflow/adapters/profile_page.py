@@ -23,7 +23,7 @@ _MEANINGS = {
     "consistency": "rows without a warning, columns of one type in all files",
 }
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --ink: #1d232b; --soft: #5b6673; --line: #dfe4ea; --ground: #f6f7f9; --card: #fff;
   --blue: #3b7dbf; --mark: #b4451f; --good: #1f8a58; --fair: #b7791f; --poor: #c0362c; --track: #e6eaef; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e7eaee; --soft: #9aa5b1; --line: #2c333c; --ground: #14181d;
@@ -80,6 +80,7 @@ table { border-collapse: collapse; width: 100%; font-size: .92rem; } th { text-a
   grid-template-columns: 1fr; } .parts li { grid-template-columns: 7rem 1fr 4rem; }
   .parts li > :nth-child(4) { display: none; } } @media (max-width: 40rem) { .head { grid-template-columns: 1fr; } }
 """
+"""The look of all pages that are drawn here: cards, bars and tables, in light and dark."""
 
 
 def write_quality_page(
@@ -105,7 +106,7 @@ def write_quality_page(
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>{text(spec.name)}: quality of the data</title><link rel="icon" href="data:,"><style>{_STYLE}</style>'
+        f'<title>{text(spec.name)}: quality of the data</title><link rel="icon" href="data:,"><style>{STYLE}</style>'
         f"</head><body><main>{body}</main></body></html>\n"
     )
     atomic_bytes(path, page.encode())

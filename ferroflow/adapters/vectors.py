@@ -6,14 +6,15 @@ Imported by the prediction service: Polars and the standard library only.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 import polars as pl
 
 from ferroflow.adapters import pipelines
+from ferroflow.adapters.feast.rows import Value, Watermark
 from ferroflow.core.contract import ServingContract, StoredView
 from ferroflow.core.errors import SpecError
 from ferroflow.core.features import RequestFeatures
@@ -37,12 +38,12 @@ class Store(Protocol):
 
     def read(
         self, view: str, keys: Sequence[int | str], features: Sequence[str]
-    ) -> dict[int | str, tuple[int, list[float | None]]]:
+    ) -> Mapping[Any, tuple[int, Sequence[Value | None]]]:
         """Newest row of each key that is there: when it became available (microseconds UTC), and its values."""
         ...
 
-    def watermark(self, view: str) -> int | None:
-        """The newest ``available_at`` of a view, microseconds UTC."""
+    def watermark(self, view: str) -> Watermark | None:
+        """How far a view is complete."""
         ...
 
 
@@ -52,8 +53,8 @@ class Vectors:
 
     frame: pl.DataFrame
     """One column a model input, in the contract's order; null where unknown."""
-    watermarks: dict[str, int | None] = field(default_factory=dict)
-    """View -> newest ``available_at`` of the online store (microseconds UTC) at the moment of reading."""
+    watermarks: dict[str, Watermark | None] = field(default_factory=dict)
+    """View -> how far the online store was complete at the moment of reading."""
     missing: dict[str, int] = field(default_factory=dict)
     """View -> rows whose entity is not in the store."""
     stale: dict[str, int] = field(default_factory=dict)
@@ -135,8 +136,8 @@ def _look_up(
     keys = rows[view.on].to_list()
     entries = _read(view, [key for key in dict.fromkeys(keys) if key is not None], store, found)
     longest = int(view.ttl_seconds * 1_000_000)
-    nothing: list[float | None] = [None] * len(view.features)
-    values = []
+    nothing: Sequence[Value | None] = [None] * len(view.features)
+    values: list[Sequence[Value | None]] = []
     for key, clock in zip(keys, clocks, strict=True):
         entry = entries.get(key)
         if entry is None:
@@ -154,7 +155,7 @@ def _look_up(
 
 def _read(
     view: StoredView, keys: list[int | str], store: Store | None, found: Vectors
-) -> dict[int | str, tuple[int, list[float | None]]]:
+) -> Mapping[Any, tuple[int, Sequence[Value | None]]]:
     """Rows of the store with the watermark they belong to: read again when a materialization came in between."""
     if store is None:
         found.watermarks[view.view] = None
@@ -167,6 +168,7 @@ def _read(
             break
         before = after
     # A materialization writes its rows first and its watermark afterwards: what was read counts as seen.
-    seen = [event for event, _ in entries.values()] + ([] if before is None else [before])
-    found.watermarks[view.view] = max(seen, default=None)
+    seen = [event for event, _ in entries.values()] + ([] if before is None else [before.event])
+    ingested = None if before is None else before.ingested
+    found.watermarks[view.view] = Watermark(max(seen), ingested) if seen else None
     return entries

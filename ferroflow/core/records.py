@@ -1,7 +1,7 @@
 """The record types, one for each station: frozen, JSON-like, each carrying its predecessor's fingerprint.
 
 Snapshot → Validated → Quality → FeatureTable → Split → TrainedModel → Evaluation → Verdict → ModelVersion → Deployment
-→ Prediction → MonitorReport → Decision. Paths are relative to the home folder.
+→ Prediction → SkewReport → MonitorReport → Decision. Paths are relative to the home folder.
 """
 
 from __future__ import annotations
@@ -250,9 +250,69 @@ class Prediction(Record):
     features: dict[str, Any]
     prediction: float
     degraded: bool
-    watermarks: dict[str, int | None]  # stored view -> until when (µs) the online store was complete
+    watermarks: dict[str, tuple[int, int | None] | None]  # stored view -> how far (µs) it was complete: event, ingested
     label: float | None = None
     labelled_at: datetime | None = None
+
+
+class SkewExample(BaseModel):
+    """One value that the service fed to a model, and what a recomputation gives for it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    prediction: str  # its id
+    version: str
+    logged: float | int | str | None
+    recomputed: float | int | str | None
+
+
+class FeatureSkew(BaseModel):
+    """One model input: how many values were compared, and how many differ."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    feature: str
+    compared: int
+    mismatched: int
+    corrected: int  # differ because the stored row was written after the service read it
+    late: int  # were fed as missing because the online store had only a value of after the row's moment
+    degraded: int  # not compared: the online store was away, so that the model was fed nothing
+    examples: tuple[SkewExample, ...]  # the first that mismatch
+    corrections: tuple[SkewExample, ...]  # the first that were corrected since
+
+
+class SkewReport(Record):
+    """Logged model inputs against a point-in-time recomputation; ``read = compared + degraded + not_comparable``."""
+
+    as_of: datetime
+    since: datetime
+    predictions: int  # in the log between the two moments
+    read: int  # the newest of them
+    compared: int  # rows of which every model input was compared
+    degraded: int  # rows whose stored features could not be read; the others were compared
+    not_comparable: dict[str, int]  # reason -> rows
+    differing: int  # rows with a mismatch
+    features: tuple[FeatureSkew, ...]  # those that differ most first
+
+    @property
+    def values(self) -> int:
+        """Values that were compared."""
+        return sum(entry.compared for entry in self.features)
+
+    @property
+    def mismatched(self) -> int:
+        """Values that differ."""
+        return sum(entry.mismatched for entry in self.features)
+
+    @property
+    def corrected(self) -> int:
+        """Values that differ because they were corrected after the service read them."""
+        return sum(entry.corrected for entry in self.features)
+
+    @property
+    def late(self) -> int:
+        """Values that were missing because their row was asked for after a later value had taken the place."""
+        return sum(entry.late for entry in self.features)
 
 
 class ColumnDrift(BaseModel):
@@ -280,8 +340,9 @@ class MonitorReport(Record):
     ratio: float | None
     ratio_low: float | None
     windows: tuple[dict[str, Any], ...]  # each window's start, rows, live, expected, ratio, worse
-    alarm: Literal["none", "performance", "drift", "staleness"]
+    alarm: Literal["none", "skew", "performance", "drift", "staleness"]
     why: str
+    skew: SkewReport | None = None  # None: not monitored
     labels_outside: int = (
         0  # labels outside the target's bounds: in the log, not in ``labelled``, and judged by nothing
     )

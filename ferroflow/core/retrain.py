@@ -17,13 +17,15 @@ def decide(
     """Whether to retrain, and the reason, with the numbers that decided.
 
     Args:
-        alarm: the monitor's alarm; "none" never retrains.
+        alarm: the monitor's alarm; "none" and "skew" never retrain.
         why: the monitor's own reason.
         retrains: moments (UTC) of earlier retrainings; later ones than ``as_of`` do not count.
         new_rows: labelled rows since the champion was trained.
     """
     if alarm == "none":
         return False, f"no alarm: {why}"
+    if alarm == "skew":
+        return False, f"skew alarm, but retraining cannot mend inputs that differ: {why}"
     earlier = sorted(moment for moment in retrains if moment <= as_of)
     if earlier and as_of - earlier[-1] < duration(policy.cooldown):
         until = earlier[-1] + duration(policy.cooldown)

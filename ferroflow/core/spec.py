@@ -60,6 +60,7 @@ __all__ = [
     "Retrain",
     "RowCount",
     "Schedules",
+    "Skew",
     "Source",
     "SourceFile",
     "Staleness",
@@ -260,7 +261,20 @@ class Staleness:
     name: ClassVar[str] = "staleness"
 
 
-Monitor = InputDrift | Performance | Staleness
+@dataclass(frozen=True, kw_only=True)
+class Skew:
+    """The model was fed other inputs than training would see: shares of a feature's values that may differ.
+
+    ``max_corrected`` bounds what is explained by stored rows that were written after the service had read them.
+    """
+
+    max_share: float = 0.0
+    max_corrected: float = 0.1
+    min_rows: int = 1
+    name: ClassVar[str] = "skew"
+
+
+Monitor = InputDrift | Performance | Staleness | Skew
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,7 +341,7 @@ class PipelineSpec:
     split: ByTime | ByColumn | Holdout = ByTime(validation="28d", test="28d")
     tuning: Tuning = Tuning()
     gates: tuple[Gate, ...] = (BeatsBaseline(), BeatsChampion())
-    monitors: tuple[Monitor, ...] = (InputDrift(), Performance(), Staleness("35d"))
+    monitors: tuple[Monitor, ...] = (InputDrift(), Performance(), Staleness("35d"), Skew())
     retrain: Retrain = Retrain()
     schedules: Schedules = Schedules()
     as_of: datetime | None = None

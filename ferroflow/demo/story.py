@@ -18,6 +18,7 @@ from ferroflow.adapters.settings import Settings
 from ferroflow.core.errors import ServiceError
 from ferroflow.core.metrics import score
 from ferroflow.core.records import Deployment, MonitorReport, Validated
+from ferroflow.core.skew import sentence
 from ferroflow.core.spec import PipelineSpec
 from ferroflow.demo.replay import Load, Replay, wait_until_served
 from ferroflow.demo.screen import Screen
@@ -220,11 +221,23 @@ class Story:
         """Every logged vector against a point-in-time recomputation."""
         assert self.replay is not None and self.validated is not None
         accepted = pl.concat([pl.scan_parquet(self.home.absolute(path)) for path in self.validated.accepted])
-        found = skew.compare(self.spec, self.home, self.replay.rows, accepted)
-        self.told["skew"] = {"compared": found.compared, "mismatched": found.mismatched}
-        self.screen.say(f"{found.compared:,} values of {len(self.replay.rows):,} vectors, {found.mismatched} differ")
-        for example in found.examples:
-            self.screen.say(f"[red]{example}[/red]")
+        asked = pl.LazyFrame({"prediction_id": list(self.replay.rows), "row_id": list(self.replay.rows.values())})
+        found = skew.measure_skew(
+            self.spec,
+            self.world.story.midnight(self.days),
+            self.home,
+            self.world.story.start,
+            newest=None,
+            accepted=asked.join(accepted, on="row_id"),
+        )
+        left_out = len(self.replay.rows) - found.compared
+        self.told["skew"] = {"compared": found.values, "mismatched": found.mismatched, "left_out": left_out}
+        self.screen.say(f"{found.values:,} values of {found.compared:,} vectors, {found.mismatched} differ")
+        if left_out or found.mismatched:
+            self.screen.say(f"[red]{sentence(found)}[/red]")
+        for entry in found.features:
+            for example in entry.examples:
+                self.screen.say(f"[red]{entry.feature}: {example.model_dump()}[/red]")
 
     def counted(self) -> None:
         """What was asked of the service, and the rows of everything that arrived."""

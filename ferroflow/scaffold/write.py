@@ -160,6 +160,7 @@ def _spec(plan: Plan, pattern: str, features: Features) -> str:
 _NAMES = (
     "MLP", "Baseline", "BeatsBaseline", "BeatsChampion", "Boosting", "ByTime", "Classification", "Glob", "Holdout",
     "InputDrift", "NoWorseSlice", "Performance", "Regression", "Replace", "Retrain", "RowCount", "Schedules", "Source",
+    "Skew",
     "Staleness",
 )  # fmt: skip
 
@@ -272,10 +273,10 @@ def _gates(plan: Plan) -> Group:
 
 def _monitors(clock: Clock | None) -> Group:
     if clock is None:
-        return several(["InputDrift()", 'Staleness("365d")'])
+        return several(["Skew()", "InputDrift()", 'Staleness("365d")'])
     window = "7d" if clock.days > 100 else "1d"
     return several(
-        ["InputDrift()", f'Performance(window="{window}")', f'Staleness("{max(1, round(clock.days / 4))}d")']
+        ["Skew()", "InputDrift()", f'Performance(window="{window}")', f'Staleness("{max(1, round(clock.days / 4))}d")']
     )
 
 

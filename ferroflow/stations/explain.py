@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -106,14 +107,19 @@ def _origin(home: Home, contract: ServingContract, name: str, value: Any, logged
 
 
 def _available(
-    home: Home, pipeline: str, view: StoredView, key: Any, clock: datetime, watermarks: dict[str, int | None]
+    home: Home,
+    pipeline: str,
+    view: StoredView,
+    key: Any,
+    clock: datetime,
+    watermarks: Mapping[str, tuple[int, int | None] | None],
 ) -> datetime | None:
     """Since when the entity's value that the service saw had been available, by the offline store."""
     path = home.offline(pipeline) / f"{view.view}.parquet"
     watermark = watermarks.get(view.view)
     if watermark is None or not path.is_file():
         return None
-    seen = min(clock, datetime.fromtimestamp(0, UTC) + timedelta(microseconds=watermark))
+    seen = min(clock, datetime.fromtimestamp(0, UTC) + timedelta(microseconds=watermark[0]))
     rows = pl.scan_parquet(path).filter(pl.col(view.entity) == key, pl.col("available_at") <= seen)
     found = rows.select(pl.col("available_at").max()).collect().item()
     return found.astimezone(UTC) if isinstance(found, datetime) else None

@@ -1,31 +1,33 @@
 """From accepted rows to model inputs: stored features by entity, request features by row, joined as of each row's time.
 
 Three functions. ``refresh_offline`` computes the stored features, ``build_features`` makes the training table (Feast
-joins the stored features point in time), ``materialize`` puts the latest stored rows where the service reads them.
+joins the stored features point in time), ``materialize`` (of its own module) puts the latest stored rows where the
+service reads them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import polars as pl
 
-from ferroflow.adapters.feast.packed import PackedStore, Row
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.storage import atomic_parquet, read_record, write_record
-from ferroflow.core.errors import DataError, EmptySource, LeakageError, RowsLost, SpecError
-from ferroflow.core.features import AVAILABLE_AT, RequestFeatures, StoredFeatures
+from ferroflow.core.errors import EmptySource, LeakageError, RowsLost, SpecError
+from ferroflow.core.features import RequestFeatures
 from ferroflow.core.fingerprint import fingerprint
 from ferroflow.core.leakage import find_leaks
 from ferroflow.core.records import FeatureTable, Validated
 from ferroflow.core.spec import ByColumn, Classification, NoWorseSlice, PipelineSpec
 from ferroflow.stations import offline
+from ferroflow.stations.materialize import materialize
+
+__all__ = ["build_features", "materialize", "refresh_offline", "request_inputs"]
 
 ROW = "row_id"
 _EVENT_TIMESTAMP = "event_timestamp"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # ------------------------------------------------------------------------------------------------------- offline store
 
@@ -40,63 +42,6 @@ def refresh_offline(spec: PipelineSpec, validated: Validated, as_of: datetime, h
         return {}
     with offline.hold(spec, home):
         return offline.refresh(spec, validated, as_of, home)
-
-
-# -------------------------------------------------------------------------------------------------------- online store
-
-
-def materialize(spec: PipelineSpec, as_of: datetime, home: Home) -> dict[str, int]:
-    """Put each entity's latest row available at ``as_of``, and not expired by then, into the online store.
-
-    What the store has of a later moment stays. The watermark moves only after all rows were read back.
-
-    Returns:
-        View -> rows written.
-
-    Raises:
-        NotFound: the offline store was never computed for ``as_of`` or later.
-        DataError: a row that was written cannot be read back.
-    """
-    if not spec.stored:
-        return {}
-    written = {}
-    with offline.hold(spec, home):
-        offline.bring_to(spec, as_of, home)
-        with PackedStore(home.online(spec.name)) as store:
-            for view in spec.stored:
-                rows = pl.scan_parquet(home.offline(spec.name) / f"{view.name}.parquet")
-                written[view.name] = _put(store, view, _latest(rows, view, as_of))
-                store.advance(view.name, _microseconds(as_of))
-    return written
-
-
-def _latest(rows: pl.LazyFrame, view: StoredFeatures, as_of: datetime) -> pl.DataFrame:
-    """One row an entity: the latest that may be used at ``as_of``."""
-    fresh = pl.col(AVAILABLE_AT).is_between(as_of - view.ttl, as_of)
-    ordered = rows.filter(fresh & pl.col(view.entity).is_not_null()).sort(
-        AVAILABLE_AT, offline.INGESTED_AT, maintain_order=True
-    )
-    return ordered.unique(view.entity, keep="last", maintain_order=True).collect()
-
-
-def _put(store: PackedStore, view: StoredFeatures, latest: pl.DataFrame) -> int:
-    features = [name for name in latest.columns if name not in (view.entity, AVAILABLE_AT, offline.INGESTED_AT)]
-    written = store.write(view.name, features, _packed_rows(view, latest, features))
-    found = store.read(view.name, latest[view.entity].to_list(), features)
-    moments = zip(latest[view.entity], latest[AVAILABLE_AT].dt.timestamp("us"), strict=True)
-    lost = [key for key, moment in moments if key not in found or found[key][0] < moment]
-    if lost:
-        raise DataError(
-            f"{len(lost)} of {latest.height} rows of {view.name!r} cannot be read back from the online store, the "
-            f"first for {view.entity} {lost[0]!r}. Delete {store.path.name} and materialize again."
-        )
-    return written
-
-
-def _packed_rows(view: StoredFeatures, latest: pl.DataFrame, features: Sequence[str]) -> Iterator[Row]:
-    times = [pl.col(AVAILABLE_AT).dt.timestamp("us"), pl.col(offline.INGESTED_AT).dt.timestamp("us")]
-    for key, event, created, *values in latest.select(view.entity, *times, *features).iter_rows():
-        yield key, event, created, values
 
 
 # ------------------------------------------------------------------------------------------------------ training table
@@ -289,7 +234,3 @@ def _table_fingerprint(spec: PipelineSpec, validated: Validated, as_of: datetime
         _beside(spec),
         offline.definitions(spec),
     )
-
-
-def _microseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)

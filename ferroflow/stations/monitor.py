@@ -1,4 +1,7 @@
-"""Look at what the champion answered: is the error what was to be expected, did inputs drift, is it too old?"""
+"""Look at what the champion answered: was it fed what training would feed it, is the error as expected, is it too old?
+
+Inputs are asked for first (skew), then the error, then drift, then age.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,14 @@ from ferroflow.core.durations import duration
 from ferroflow.core.errors import RegistryError
 from ferroflow.core.expected import Expectation, Ratio, persistently_worse, told, worse
 from ferroflow.core.fingerprint import fingerprint
-from ferroflow.core.records import ColumnDrift, Decision, ModelVersion, MonitorReport
-from ferroflow.core.spec import InputDrift, Performance, PipelineSpec, Staleness
+from ferroflow.core.records import ColumnDrift, Decision, ModelVersion, MonitorReport, SkewReport
+from ferroflow.core.skew import judge
+from ferroflow.core.spec import InputDrift, Performance, PipelineSpec, Skew, Staleness
 from ferroflow.core.splits import before
 from ferroflow.stations.live import label_bounds, left_out, live_rows
+from ferroflow.stations.skew import measure_skew
 
-Alarm = Literal["none", "performance", "drift", "staleness"]
+Alarm = Literal["none", "skew", "performance", "drift", "staleness"]
 
 _META = ("row_id", "prediction", "target", "part")
 _STRETCHES = 30  # how many of them are looked at
@@ -79,10 +84,12 @@ def monitor_version(
     bounds = label_bounds(version, home)
     live = live_rows(spec, version.version, as_of, home, reference.select(inputs).schema, bounds)
     seen = live.select("id", "target", "label_outside").rows()
-    name = fingerprint(version.fingerprint, version.version, as_of, seen, repr(spec.monitors))
+    skew = None if spec.monitor(Skew) is None else measure_skew(spec, as_of, home, served=[version])
+    compared = None if skew is None else skew.fingerprint
+    name = fingerprint(version.fingerprint, version.version, as_of, seen, repr(spec.monitors), compared)
     folder = home.data(spec.name) / "reports" / name
     done = read_record(folder / "manifest.json", MonitorReport)
-    record = done or _judge(spec, version, as_of, name, reference, inputs, live, home)
+    record = done or _with_skew(spec, skew, _judge(spec, version, as_of, name, reference, inputs, live, home))
     telling = record.alarm != "none" or any(entry.drifted for entry in record.drift)
     if report and telling and (record.html is None or not home.absolute(record.html).exists()):
         page = home.reports(spec.name) / f"{as_of:%Y-%m-%dT%H%M}-{name}.html"
@@ -126,6 +133,17 @@ def _judge(
     if outside := int(live["label_outside"].sum()):
         why += f"; {left_out(outside, label_bounds(version, home))}"
     return _report(spec, as_of, name, version, live, errors=errors, drift=drift, alarm=alarm, why=why)
+
+
+def _with_skew(spec: PipelineSpec, skew: SkewReport | None, report: MonitorReport) -> MonitorReport:
+    """The report with what was found of skew: on inputs that differ from training's nothing else is judged."""
+    if skew is None or skew.read == 0:
+        return report
+    alarmed, told = judge(skew, spec.monitor(Skew))
+    if alarmed:
+        why = f"{told}; on such inputs neither error nor drift says anything of the model"
+        return report.model_copy(update={"skew": skew, "alarm": "skew", "why": why})
+    return report.model_copy(update={"skew": skew, "why": f"{report.why}; {told}"})
 
 
 def _errors(

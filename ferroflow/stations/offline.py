@@ -12,7 +12,7 @@ import inspect
 import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -31,6 +31,8 @@ from ferroflow.core.windows import told
 logger = logging.getLogger(__name__)
 
 INGESTED_AT = "ingested_at"
+_UTC = pl.Datetime("us", "UTC")
+_BEFORE = ":before"
 VERSION = "features/1"  # changes when the code here or in features.py gives something else for the same description
 
 
@@ -78,8 +80,9 @@ def refresh(spec: PipelineSpec, validated: Validated, as_of: datetime, home: Hom
     ingested_at = rows.select(pl.col(INGESTED_AT).max()).collect().item()
     counts = {}
     for view in spec.stored:
-        table = _stored_rows(view, rows, as_of, ingested_at)
-        atomic_parquet(place / f"{view.name}.parquet", table)
+        file = place / f"{view.name}.parquet"
+        table = _stamped(_stored_rows(view, rows, as_of), view, ingested_at, _before(file))
+        atomic_parquet(file, table)
         counts[view.name] = table.height
     manifest = _Manifest(fingerprint=wanted, validated=validated.fingerprint, as_of=as_of, views=counts)
     write_record(place / "manifest.json", manifest)
@@ -150,7 +153,7 @@ def moment(as_of: datetime) -> str:
     return as_of.astimezone(UTC).isoformat()
 
 
-def _stored_rows(view: StoredFeatures, rows: pl.LazyFrame, as_of: datetime, ingested_at: datetime) -> pl.DataFrame:
+def _stored_rows(view: StoredFeatures, rows: pl.LazyFrame, as_of: datetime) -> pl.DataFrame:
     available = pl.col(AVAILABLE_AT).dt.cast_time_unit("us")
     features = view.outputs(rows.collect_schema())
     with told(view.name):
@@ -161,12 +164,44 @@ def _stored_rows(view: StoredFeatures, rows: pl.LazyFrame, as_of: datetime, inge
             .select(
                 view.entity,
                 AVAILABLE_AT,
-                pl.lit(ingested_at, dtype=pl.Datetime("us", "UTC")).alias(INGESTED_AT),
                 *(pl.col(name).cast(pl.Float64).fill_nan(None) for name in features),
             )
             .sort(AVAILABLE_AT, view.entity)
             .collect()
         )
+
+
+def _stamped(
+    rows: pl.DataFrame, view: StoredFeatures, ingested_at: datetime | None, before: pl.DataFrame | None
+) -> pl.DataFrame:
+    """The rows with when they were ingested: those that the file had already keep their time.
+
+    New and corrected ones get ``ingested_at``, or a moment after all times of the file if that is no later: whoever
+    asks for what came since finds them. A row is the same when its entity, its time and all its values are; where
+    several have one entity and time, the one stamped last counts, so all of them are stamped anew.
+    """
+    columns = [view.entity, AVAILABLE_AT, INGESTED_AT, *rows.columns[2:]]
+    newest = None if before is None else before[INGESTED_AT].max()
+    if isinstance(newest, datetime) and (ingested_at is None or ingested_at <= newest):
+        ingested_at = newest + timedelta(microseconds=1)
+    new = pl.lit(ingested_at, dtype=_UTC).alias(INGESTED_AT)
+    if before is None or before.drop(INGESTED_AT).schema != rows.schema:
+        return rows.with_columns(new).select(columns)
+    key = [view.entity, AVAILABLE_AT]
+    alone = before.filter(~pl.struct(key).is_duplicated())
+    joined = rows.join(alone, on=key, how="left", suffix=_BEFORE, maintain_order="left")
+    same = [pl.col(name).eq_missing(pl.col(name + _BEFORE)) for name in rows.columns[2:]]
+    kept = pl.all_horizontal(pl.col(INGESTED_AT).is_not_null(), ~pl.struct(key).is_duplicated(), *same)
+    return joined.with_columns(pl.when(kept).then(INGESTED_AT).otherwise(new).alias(INGESTED_AT)).select(columns)
+
+
+def _before(file: Path) -> pl.DataFrame | None:
+    """The file's rows as they are; None where there is none that can be read."""
+    try:
+        return pl.read_parquet(file) if file.is_file() else None
+    except pl.exceptions.PolarsError as error:
+        logger.warning("%s cannot be read and is made anew: %s", file.name, error)
+        return None
 
 
 def _whole(place: Path) -> _Manifest | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +19,8 @@ import orjson
 import polars as pl
 from pydantic import ValidationError
 
-from ferroflow.adapters.feast.packed import PackedStore
+from ferroflow.adapters.feast.online_rows import rows_of
+from ferroflow.adapters.feast.plan import Rows
 from ferroflow.adapters.graph import Graph
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.storage import atomic_bytes, atomic_parquet, read_record
@@ -77,14 +79,16 @@ def predict_file(
     contract = _contract(version, home)
     asked = _asked(spec, rows, home)
     raw = _read(asked, contract)
-    store = home.online(spec.name) if contract.stored and home.online(spec.name).is_file() else None
-    out = home.data(spec.name) / "batch" / f"{_name(asked, version, contract, store, at)}.parquet"
-    if out.is_file():
-        return out
-    typed, rejected = _checked(contract, raw)
-    if typed.height + rejected.height != raw.height:
-        raise RowsLost(f"{asked.name}: {raw.height} rows in, {typed.height} to predict and {rejected.height} rejected.")
-    predictions = _predictions(contract, typed, Graph(home.absolute(version.package) / "model.onnx"), store, at)
+    graph = Graph(home.absolute(version.package) / "model.onnx")
+    with _closing(rows_of(contract, home)) as store:
+        out = home.data(spec.name) / "batch" / f"{_name(asked, version, contract, store, at)}.parquet"
+        if out.is_file():
+            return out
+        typed, rejected = _checked(contract, raw)
+        if typed.height + rejected.height != raw.height:
+            told = f"{raw.height} rows in, {typed.height} to predict and {rejected.height} rejected"
+            raise RowsLost(f"{asked.name}: {told}.")
+        predictions = _predictions(contract, typed, graph, store, at)
     found = typed.with_columns(
         pl.format(f"{out.stem}{{}}", pl.col(_ROW).cast(pl.String).str.zfill(16)).alias("prediction_id"),
         predictions,
@@ -164,12 +168,18 @@ def _read(asked: _Asked, contract: ServingContract) -> pl.DataFrame:
     return raw.select(*kept, *names).with_row_index(_ROW).with_columns(pl.col(_ROW).cast(pl.Int64))
 
 
-def _name(asked: _Asked, version: ModelVersion, contract: ServingContract, store: Path | None, at: datetime) -> str:
+@contextmanager
+def _closing(store: Rows | None) -> Iterator[Rows | None]:
+    try:
+        yield store
+    finally:
+        if store is not None:
+            store.close()
+
+
+def _name(asked: _Asked, version: ModelVersion, contract: ServingContract, store: Rows | None, at: datetime) -> str:
     """One name for the same rows, model and stored features."""
-    seen: dict[str, int | None] = {}
-    if store is not None:
-        with PackedStore(store, read_only=True) as reader:
-            seen = {view.view: reader.watermark(view.view) for view in contract.stored}
+    seen = {} if store is None else {view.view: store.watermark(view.view) for view in contract.stored}
     clock = at.isoformat() if contract.stored and contract.time is None else None
     return fingerprint("batch", asked.digest, version.fingerprint, version.version, seen, clock, contract.null_values)
 
@@ -228,16 +238,11 @@ def _field(contract: ServingContract, name: str) -> Field:
 
 
 def _predictions(
-    contract: ServingContract, typed: pl.DataFrame, graph: Graph, store: Path | None, at: datetime
+    contract: ServingContract, typed: pl.DataFrame, graph: Graph, store: Rows | None, at: datetime
 ) -> pl.Series:
     request = load_request_features(contract)
-    reader = None if store is None else PackedStore(store, read_only=True)
     found: list[float] = []
-    try:
-        for chunk in typed.iter_slices(_CHUNK):
-            vectors = assemble(contract, chunk, reader, request, at)
-            found += graph.predict(vectors.frame).tolist()
-    finally:
-        if reader is not None:
-            reader.close()
+    for chunk in typed.iter_slices(_CHUNK):
+        vectors = assemble(contract, chunk, store, request, at)
+        found += graph.predict(vectors.frame).tolist()
     return pl.Series("prediction", found, dtype=pl.Float64)

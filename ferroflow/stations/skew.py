@@ -1,106 +1,256 @@
-"""Train/serve skew, counted: the vectors the service logged against a recomputation from the accepted rows.
+"""Train/serve skew, counted: the model inputs that the service logged against what training would make of the rows.
 
-The recomputation shares no code path with the service's look-up: it joins the offline store point in time, as of the
-watermark that the service saw, and evaluates the request features on the accepted rows instead of on the request.
+Every prediction that is looked at is accounted for: compared, compared without its stored features (the online store
+was away), or not comparable, with the reason.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
-import orjson
 import polars as pl
+from pydantic import ValidationError
 
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.predictions import PredictionLog
-from ferroflow.core.features import AVAILABLE_AT, StoredFeatures
-from ferroflow.core.spec import PipelineSpec
+from ferroflow.adapters.storage import read_record, write_record
+from ferroflow.core.contract import ServingContract
+from ferroflow.core.errors import NotFound
+from ferroflow.core.fingerprint import file_digest, fingerprint
+from ferroflow.core.records import FeatureSkew, ModelVersion, SkewReport
+from ferroflow.core.skew import counted, merged
+from ferroflow.core.spec import Performance, PipelineSpec
+from ferroflow.core.splits import before
+from ferroflow.stations import offline
+from ferroflow.stations.recompute import Recomputed, recompute, watermarks
 
+NEWEST = 20_000
+"""How many of a window's predictions are looked at unless more are asked for: the newest ones."""
+
+_VERSION = "skew/1"  # changes when the code counts something else for the same log and store
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ID = "prediction_id"
 
 
 @dataclass(frozen=True)
-class Skew:
-    """How many values were compared, how many differ, and some that do (feature, logged, recomputed, id)."""
+class _Chosen:
+    """What is looked at."""
 
-    compared: int
-    mismatched: int
-    by_feature: dict[str, int] = field(default_factory=dict)
-    examples: list[dict[str, Any]] = field(default_factory=list)
+    predictions: int  # in the window
+    lines: pl.DataFrame  # of the log: the newest of them
+    rows: pl.DataFrame | None  # accepted rows that stand in for the requests
+    contracts: dict[str, ServingContract | None]  # by version; None: gone
+    parent: str | None  # the one version's fingerprint, when it is only one's
 
 
-def compare(spec: PipelineSpec, home: Home, rows: dict[str, str], accepted: pl.LazyFrame) -> Skew:
-    """Compare logged vectors with recomputed ones.
+def measure_skew(
+    spec: PipelineSpec,
+    as_of: datetime,
+    home: Home,
+    since: datetime | None = None,
+    *,
+    served: Sequence[ModelVersion] | None = None,
+    newest: int | None = NEWEST,
+    accepted: pl.LazyFrame | None = None,
+) -> SkewReport:
+    """Compare what models were fed with a point-in-time recomputation; exactly, by feature.
+
+    The same log, store and description give the same report, and nothing is done twice.
 
     Args:
-        rows: prediction id -> ``row_id`` of the accepted row that was asked about.
-        accepted: accepted rows, with ``row_id``.
+        as_of: predictions for moments before it are looked at.
+        since: and not before this one; None: the windows that the monitor looks at.
+        served: only what these versions answered; None: every version in the log, each by its own contract.
+        newest: at most so many predictions, the newest; None: all.
+        accepted: accepted rows with ``prediction_id``, to be used in place of the logged requests. Only predictions
+            named there are then looked at.
+
+    Raises:
+        RegistryError: the registry is away.
     """
-    logged = _logged(spec, home, rows)
-    if logged.is_empty():
-        return Skew(0, 0)
-    asked = accepted.filter(pl.col("row_id").is_in(logged["row_id"].implode())).collect()
-    frame = logged.join(asked, on="row_id", how="inner", suffix="__accepted", maintain_order="left")
-    if frame.height != logged.height:
-        raise ValueError(f"{logged.height - frame.height} predictions name rows that were never accepted")
-    frame = frame.select(_ID, "watermarks", "features", *spec.inputs)
-    for entry in spec.request:
-        frame = frame.with_columns(entry.expressions())
-    for view in spec.stored:
-        frame = _point_in_time(frame, view, home.offline(spec.name) / f"{view.name}.parquet", str(spec.time))
-    return _differences(frame)
-
-
-def _logged(spec: PipelineSpec, home: Home, rows: dict[str, str]) -> pl.DataFrame:
-    log = PredictionLog(home.predictions(spec.name)).read()
-    names = pl.DataFrame({_ID: list(rows), "row_id": list(rows.values())})
-    return log.rename({"id": _ID}).select(_ID, "features", "watermarks").join(names, on=_ID, how="inner")
-
-
-def _point_in_time(frame: pl.DataFrame, view: StoredFeatures, path: Any, time: str) -> pl.DataFrame:
-    """Add the view's features as of each row's own watermark and time-to-live."""
-    stored = pl.read_parquet(path).sort(AVAILABLE_AT)
-    names = [name for name in stored.columns if name not in (view.entity, AVAILABLE_AT, "ingested_at")]
-    stored = stored.select(
-        pl.col(view.entity).alias(view.on), AVAILABLE_AT, *[pl.col(name).alias(view.full_name(name)) for name in names]
+    since = since or window_start(spec, as_of)
+    chosen = _chosen(spec, (since, as_of), home, served, newest, accepted)
+    with _store(spec, chosen.lines, home) as trouble:
+        name = _name(spec, chosen, (since, as_of), newest, trouble, home)
+        path = home.data(spec.name) / "skew" / f"{name}.json"
+        done = read_record(path, SkewReport)
+        if done is not None:
+            return done
+        parts = _parts(spec, chosen, home, trouble)
+    about = SkewReport(
+        pipeline=spec.name,
+        fingerprint=name,
+        parent=chosen.parent,
+        as_of=as_of,
+        since=since,
+        predictions=chosen.predictions,
+        read=chosen.lines.height,
+        **_sums(spec, parts),
     )
+    write_record(path, about)
+    return about
+
+
+def _chosen(
+    spec: PipelineSpec,
+    window: tuple[datetime, datetime],
+    home: Home,
+    served: Sequence[ModelVersion] | None,
+    newest: int | None,
+    accepted: pl.LazyFrame | None,
+) -> _Chosen:
+    """The lines of the log that are looked at, with what is needed to make them again."""
+    log = PredictionLog(home.predictions(spec.name)).read(*window)
+    if served is not None:
+        log = log.filter(pl.col("version").is_in([entry.version for entry in served]))
+    rows = None if accepted is None else _standing_in(spec, accepted, log)
+    if rows is not None:
+        log = log.join(rows.select(_ID), left_on="id", right_on=_ID, how="semi", maintain_order="left")
+    lines = log if newest is None else log.tail(newest)
+    parent = served[0].fingerprint if served and len(served) == 1 else None
+    return _Chosen(log.height, lines, rows, _contracts(spec, lines, home, served), parent)
+
+
+def _name(
+    spec: PipelineSpec,
+    chosen: _Chosen,
+    window: tuple[datetime, datetime],
+    newest: int | None,
+    trouble: str,
+    home: Home,
+) -> str:
+    """One name for the same log, contracts, description and offline store."""
+    views = [] if trouble else [file_digest(_file(spec, view.name, home)) for view in spec.stored]
+    contracts = {name: known.model_dump_json() if known else "" for name, known in chosen.contracts.items()}
+    described = [offline.definitions(spec), spec.inputs, spec.personal]
+    log = [chosen.parent, chosen.predictions, newest, _digest(chosen.lines, chosen.rows)]
+    return fingerprint(_VERSION, spec.name, window, log, contracts, described, trouble, views)
+
+
+def _standing_in(spec: PipelineSpec, accepted: pl.LazyFrame, log: pl.DataFrame) -> pl.DataFrame:
+    """The accepted rows of these predictions: what a request could have said of them."""
+    asked = log.lazy().select(pl.col("id").alias(_ID))
+    return accepted.select(_ID, *spec.inputs).join(asked, on=_ID).unique(_ID, keep="any").collect()
+
+
+def window_start(spec: PipelineSpec, as_of: datetime) -> datetime:
+    """Where the last windows that the monitor judges begin."""
+    policy: Performance = spec.monitor(Performance) or Performance()
+    since = as_of
+    for _ in range(policy.windows):
+        since = before(since, policy.window, spec.source.timezone)
+    return since
+
+
+@contextmanager
+def _store(spec: PipelineSpec, lines: pl.DataFrame, home: Home) -> Iterator[str]:
+    """Hold the offline store while it has all that the service can have seen; gives what is wrong, or nothing."""
+    if not spec.stored:
+        yield ""
+        return
+    with offline.hold(spec, home):
+        trouble = ""
+        try:
+            if (moment := _reached(spec, lines)) is not None:
+                offline.bring_to(spec, moment, home)
+            elif any(not _file(spec, view.name, home).is_file() for view in spec.stored):
+                trouble = "there is no offline store"
+        except NotFound as error:
+            trouble = f"its stored features cannot be computed again: {error}"
+        yield trouble
+
+
+def _reached(spec: PipelineSpec, lines: pl.DataFrame) -> datetime | None:
+    """The latest moment that the online store was complete up to; None: it never was."""
+    seen = [watermarks(lines["watermarks"], view.name)["event"].max() for view in spec.stored]
+    known = [_EPOCH + timedelta(microseconds=int(str(mark))) for mark in seen if mark is not None]
+    return max(known, default=None)
+
+
+def _contracts(
+    spec: PipelineSpec, lines: pl.DataFrame, home: Home, served: Sequence[ModelVersion] | None
+) -> dict[str, ServingContract | None]:
+    """The contract of each version in the log; None where it is gone."""
+    names = lines["version"].unique().sort().to_list()
+    if not names:
+        return {}
+    if served is None:
+        from ferroflow.adapters import registry
+
+        served = registry.versions(spec.name, home)
+    folders = {entry.version: home.absolute(entry.package) for entry in served}
+    return {name: _contract(folders.get(name), name, spec, home) for name in names}
+
+
+def _contract(folder: Path | None, version: str, spec: PipelineSpec, home: Home) -> ServingContract | None:
+    """A version's contract. A service without a registry calls a version by the beginning of its fingerprint."""
+    if folder is None and len(version) >= 8:
+        folder = next(iter(sorted(home.packages(spec.name).glob(f"{version}*"))), None)
+    try:
+        return None if folder is None else ServingContract.model_validate_json((folder / "serving.json").read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _parts(spec: PipelineSpec, chosen: _Chosen, home: Home, trouble: str) -> list[Recomputed]:
+    """Each version's lines, made again."""
     parts = []
-    watermark = pl.col("watermarks").str.json_path_match(f"$.{view.name}").cast(pl.Int64)
-    for (seen,), part in frame.with_columns(watermark.alias("__seen")).group_by("__seen", maintain_order=True):
-        known = stored.clear() if seen is None else stored.filter(pl.col(AVAILABLE_AT).dt.epoch("us") <= seen)
-        joined = part.sort(time).join_asof(
-            known,
-            left_on=time,
-            right_on=AVAILABLE_AT,
-            by=view.on,
-            strategy="backward",
-            tolerance=view.ttl,
-            check_sortedness=False,
-        )
-        parts.append(joined.drop("__seen", AVAILABLE_AT, strict=False))
-    return pl.concat(parts)
+    for version, contract in chosen.contracts.items():
+        mine = chosen.lines.filter(pl.col("version") == version)
+        if contract is None or (trouble and contract.stored):
+            why = f"the contract of version {version} is gone" if contract is None else trouble
+            parts.append(Recomputed(mine.clear(), (), Counter({why: mine.height})))
+            continue
+        asked = None
+        if chosen.rows is not None:
+            asked = mine.select(pl.col("id").alias(_ID)).join(chosen.rows, on=_ID, how="left", maintain_order="left")
+        parts.append(recompute(spec, contract, mine, home, asked))
+    return parts
 
 
-def _differences(frame: pl.DataFrame) -> Skew:
-    by_feature: dict[str, int] = {}
-    examples: list[dict[str, Any]] = []
-    compared = 0
-    for row in frame.iter_rows(named=True):
-        for name, logged in orjson.loads(row["features"]).items():
-            compared += 1
-            if _same(logged, row[name]):
-                continue
-            by_feature[name] = by_feature.get(name, 0) + 1
-            if len(examples) < 5:
-                examples.append({"feature": name, "logged": logged, "recomputed": row[name], "id": row[_ID]})
-    return Skew(compared, sum(by_feature.values()), by_feature, examples)
+def _sums(spec: PipelineSpec, parts: Sequence[Recomputed]) -> dict[str, Any]:
+    """The counts of a report."""
+    found: list[FeatureSkew] = []
+    excluded: Counter[str] = Counter()
+    compared = degraded = differing = 0
+    for part in parts:
+        excluded += part.excluded
+        names, versions = part.lines["id"], part.lines["version"]
+        wrong = unread = pl.Series([False] * names.len(), dtype=pl.Boolean)
+        for column in part.columns:
+            counts, differs = counted(column, names, versions, shown=column.name not in spec.personal)
+            found.append(counts)
+            wrong = wrong | differs
+            unread = unread | (column.unread & column.logged.is_null() if column.unread is not None else False)
+        compared += names.len() - int(unread.sum())
+        degraded += int(unread.sum())
+        differing += int(wrong.sum())
+    return {
+        "compared": compared,
+        "degraded": degraded,
+        "not_comparable": dict(excluded.most_common()),
+        "differing": differing,
+        "features": merged(found),
+    }
 
 
-def _same(logged: Any, again: Any) -> bool:
-    if again is None or (isinstance(again, float) and math.isnan(again)):
-        return logged is None
-    if isinstance(logged, float | int) and isinstance(again, float | int | bool):
-        return math.isclose(logged, float(again), rel_tol=1e-6, abs_tol=1e-9)  # the graph takes float32
-    return bool(logged == again)
+def _file(spec: PipelineSpec, view: str, home: Home) -> Path:
+    return home.offline(spec.name) / f"{view}.parquet"
+
+
+def _digest(lines: pl.DataFrame, rows: pl.DataFrame | None) -> str:
+    """A digest of what was logged, labels left out, and of the rows that stand in for the requests."""
+    found = hashlib.sha256()
+    for name in ("id", "version", "inputs", "features", "watermarks"):
+        found.update("\n".join(lines[name]).encode())
+    found.update(lines.select(pl.col("at").dt.epoch("us")).write_csv().encode())
+    if rows is not None:
+        found.update(rows.sort(_ID).write_csv().encode())
+    return found.hexdigest()

@@ -23,6 +23,7 @@ from ferroflow.core.spec import (
     Retrain,
     RowCount,
     Schedules,
+    Skew,
     Source,
     SourceFile,
     Staleness,
@@ -92,7 +93,7 @@ pipeline = PipelineSpec(
     split=ByTime(train="31d", validation="28d", test="31d"),  # wall-clock days: January, February, March
     tuning=Tuning(trials=12, seconds=60),
     gates=(BeatsBaseline(), BeatsChampion(confidence=0.95), NoWorseSlice("borough")),
-    monitors=(InputDrift(), Performance(window="12h"), Staleness("35d")),
+    monitors=(InputDrift(), Performance(window="12h"), Staleness("35d"), Skew()),
     retrain=Retrain(
         cooldown="6h",
         per_week=3,

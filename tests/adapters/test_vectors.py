@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ferroflow.adapters.feast.rows import Watermark
 from ferroflow.adapters.vectors import FIELD_TYPES, assemble, load_request_features
 from ferroflow.core.contract import Field, ServingContract, StoredView
 from ferroflow.core.errors import SpecError
@@ -56,8 +57,9 @@ class Store:
         self.reads += 1
         return {key: self.entries[key] for key in keys if key in self.entries}
 
-    def watermark(self, view: str) -> int | None:
-        return self.watermarks.pop(0) if len(self.watermarks) > 1 else self.watermarks[0]
+    def watermark(self, view: str) -> Watermark | None:
+        event = self.watermarks.pop(0) if len(self.watermarks) > 1 else self.watermarks[0]
+        return None if event is None else Watermark(event, 7)
 
 
 def us(moment: datetime) -> int:
@@ -104,12 +106,12 @@ def test_materialization_in_between_is_read_again() -> None:
     store = Store({1: (us(NOON), [3.0, 4.0])}, watermarks=[5, us(NOON), us(NOON)])
     found = assemble(contract(), rows((1, NOON, 1.0)), store, REQUEST)
     assert store.reads == 2
-    assert found.watermarks == {"v": us(NOON)}
+    assert found.watermarks == {"v": Watermark(us(NOON), 7)}
 
 
 def test_rows_written_before_their_watermark_count_as_seen() -> None:
     found = assemble(contract(), rows((1, NOON, 1.0)), Store({1: (us(NOON), [3.0, 4.0])}, [5]), REQUEST)
-    assert found.watermarks == {"v": us(NOON)}
+    assert found.watermarks == {"v": Watermark(us(NOON), 7)}
 
 
 def test_without_an_event_time_the_clock_is_the_argument() -> None:

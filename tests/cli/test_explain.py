@@ -28,7 +28,7 @@ def told(tmp_path: Path) -> Home:
     """A home with one logged, labelled prediction, its offline store and its ledger line."""
     home = toy_home(tmp_path)
     log = PredictionLog(home.predictions("toy"))
-    seen = {"zone_hour": int(NOON.timestamp() * 1e6)}
+    seen = {"zone_hour": [int(NOON.timestamp() * 1e6), None]}
     row = {"id": ID, "at": NOON, "version": "1", "event_time": NOON + timedelta(minutes=30), "prediction": 137.0}
     texts = {"inputs": json.dumps(ROW), "features": json.dumps(FEATURES), "watermarks": json.dumps(seen)}
     log.append([{**row, **texts, "degraded": False}])

@@ -17,7 +17,7 @@ def ferroflow(*arguments: str, **environment: str) -> subprocess.CompletedProces
     )
 
 
-VERBS = ("demo", "new", "run", "up", "down", "status", "explain", "models", "datasets", "quarantine")
+VERBS = ("demo", "new", "run", "up", "down", "status", "explain", "models", "features", "datasets", "quarantine")
 
 
 def test_help_names_every_verb() -> None:

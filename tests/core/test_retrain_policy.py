@@ -28,6 +28,11 @@ def test_staleness_is_an_alarm_as_well():
     assert decide(POLICY, "staleness", "40 days", [], NOW, 5_000)[0]
 
 
+def test_skew_never_retrains_and_says_why():
+    go, reason = decide(POLICY, "skew", "3 of 10 values differ", [], NOW, 10**6)
+    assert (go, reason) == (False, "skew alarm, but retraining cannot mend inputs that differ: 3 of 10 values differ")
+
+
 def test_the_cooldown_holds_until_its_last_minute():
     go, reason = decide(POLICY, "performance", "", hours_ago(5.9), NOW, 5_000)
     assert (go, reason) == (False, "performance alarm, but the cool-down of 6h lasts until 2023-04-10 12:06 UTC")

@@ -26,7 +26,7 @@ KEYS = {
     "harm": {"alerted", "alerts"},
     "retrain": {"promoted", "rmse_before", "rmse_after"},
     "swap": {"requests", "failed"},
-    "skew": {"compared", "mismatched"},
+    "skew": {"compared", "mismatched", "left_out"},
 }
 
 

@@ -18,7 +18,7 @@ def told() -> dict[str, Any]:
         "harm": {"alerted": True, "alerts": 1},
         "retrain": {"promoted": True, "why": "better", "rmse_before": 6.5, "rmse_after": 5.0},
         "swap": {"requests": 50, "failed": 0, "versions": {"1": 20, "2": 30}},
-        "skew": {"compared": 1000, "mismatched": 0},
+        "skew": {"compared": 1000, "mismatched": 0, "left_out": 0},
     }
 
 
@@ -47,6 +47,7 @@ def test_a_good_run_keeps_every_promise() -> None:
         ("swap", "versions", {"1": 50}, "the swap lost no request"),
         ("skew", "mismatched", 1, "training and serving saw the same"),
         ("skew", "compared", 0, "training and serving saw the same"),
+        ("skew", "left_out", 1, "training and serving saw the same"),
     ],
 )
 def test_one_bad_number_breaks_its_promise(beat: str, key: str, value: Any, promise: str) -> None:

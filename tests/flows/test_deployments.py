@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import yaml
@@ -33,12 +34,21 @@ def test_each_pipeline_has_each_flow_and_is_retrained_by_its_own_events_alone() 
     specs = [pipelines.load(name) for name in own()]
     found = yaml.safe_load(deployments.text(specs))["deployments"]
     flows = {"flows.ingest.ingest", "flows.train.train", "flows.monitor.monitor", "flows.retrain.retrain"}
-    flows |= {"flows.batch_predict.batch_predict"}
+    flows |= {"flows.batch_predict.batch_predict", "flows.skew.skew"}
     for name in own():
         mine = [entry for entry in found if entry["name"] == name]
         assert {entry["entrypoint"] for entry in mine} == flows
         triggers = [trigger for entry in mine for trigger in entry.get("triggers", [])]
         assert [trigger["match"] for trigger in triggers] == [{"prefect.resource.id": f"ferroflow.pipeline.{name}"}]
+        # Another model would be fed the same wrong inputs.
+        assert all("ferroflow.skew.detected" not in trigger["expect"] for trigger in triggers)
+
+
+def test_a_pipeline_that_computes_nothing_has_no_skew_to_measure() -> None:
+    plain = dataclasses.replace(pipelines.load(own()[0]), features=())
+    entries = deployments.project([plain])["deployments"]
+    assert "flows.skew.skew" not in {entry["entrypoint"] for entry in entries}
+    assert "flows.monitor.monitor" in {entry["entrypoint"] for entry in entries}
 
 
 def test_paused_schedules_are_there_but_do_not_run() -> None:

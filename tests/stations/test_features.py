@@ -158,7 +158,9 @@ def test_materialized_rows_are_the_latest_that_have_not_expired(home: Home) -> N
                 ).iter_rows()
             }
             assert store.read(view.name, [1, 2, 3, 4, 5, 6], ["rides", "mean"]) == expected
-            assert store.watermark(view.name) == int(now.timestamp()) * 1_000_000
+            watermark = store.watermark(view.name)
+            assert watermark is not None
+            assert watermark.event == int(now.timestamp()) * 1_000_000
 
 
 def test_an_earlier_materialization_takes_nothing_back(home: Home) -> None:
@@ -168,7 +170,9 @@ def test_an_earlier_materialization_takes_nothing_back(home: Home) -> None:
         before = store.read("arrivals", [1, 2, 3, 4, 5], ["rides", "mean"])
         materialize(pipeline(), AS_OF - timedelta(days=1), home)
         assert store.read("arrivals", [1, 2, 3, 4, 5], ["rides", "mean"]) == before
-        assert store.watermark("arrivals") == int(AS_OF.timestamp()) * 1_000_000
+        watermark = store.watermark("arrivals")
+        assert watermark is not None
+        assert watermark.event == int(AS_OF.timestamp()) * 1_000_000
 
 
 def values(home: Home) -> dict[int | str, tuple[int, list[float | None]]]:

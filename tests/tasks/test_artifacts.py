@@ -11,7 +11,7 @@ from ferroflow.adapters import pipelines
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.settings import load_settings
 from ferroflow.core.errors import BatchRefused
-from ferroflow.core.records import ModelVersion, MonitorReport
+from ferroflow.core.records import FeatureSkew, ModelVersion, MonitorReport, SkewExample, SkewReport
 from ferroflow.stations import ingest, validate
 from tasks import artifacts, data
 from tasks.policy import record_of
@@ -51,6 +51,21 @@ def test_link_to_mlflow_is_there_while_mlflow_is_not_and_goes_where_it_answers(h
     artifacts.registered(model, home)
     assert "(http://127.0.0.1:5678/#/models/toy/versions/4)" in shown[0]
     assert "(http://127.0.0.1:5999/#/models/toy/versions/4)" in shown[1]
+
+
+def test_skew_is_shown_by_feature_with_examples(shown: list[str]) -> None:
+    example = SkewExample(prediction="p1", version="1", logged=2.0, recomputed=None)
+    counts: dict[str, Any] = {"compared": 3, "corrected": 0, "late": 0, "degraded": 0, "corrections": ()}
+    right = FeatureSkew(feature="hour", mismatched=0, examples=(), **counts)
+    wrong = FeatureSkew(feature="mean", mismatched=1, examples=(example,), **counts)
+    about: dict[str, Any] = {"as_of": REPORT["as_of"], "since": REPORT["as_of"], "predictions": 3, "read": 3}
+    about |= {"compared": 3, "degraded": 0, "not_comparable": {}, "differing": 1}
+    artifacts.skewed(SkewReport(pipeline="toy", fingerprint="f", features=(wrong, right), **about))
+    counted, examples = shown
+    assert counted.startswith("toy-skew [{'feature': 'mean', 'compared': 3, 'mismatched': 1")
+    assert examples.startswith("toy-skew-examples [{'feature': 'mean', 'why': 'mismatch', 'prediction': 'p1'")
+    artifacts.skewed(SkewReport(pipeline="toy", fingerprint="f", features=(right,), **about))
+    assert len(shown) == 3, "without a difference there is no example"
 
 
 def judged(home: Home, shown: list[str], monkeypatch: pytest.MonkeyPatch, spoilt: int) -> Any:

@@ -2,23 +2,21 @@
 
 Feast's own file store drops rows whose features have expired, collapses rows that share a key and a time, and breaks
 ties at random. Here every entity row comes back once, in the order it was given; what has expired is null; of two rows
-of the same time the one created last wins.
+of the same time the one created last wins; and a row that says when it became known is not used before.
 """
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
 
 import pandas as pd
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 from feast import FeatureView, OnDemandFeatureView
+from feast.errors import RequestDataNotFoundInEntityDfException
+from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 from feast.infra.offline_stores.file_source import FileSource, SavedDatasetFileStorage
 from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob, RetrievalMetadata
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
@@ -28,87 +26,38 @@ from feast.utils import (
     compute_non_entity_date_range,
 )
 
-from ferroflow.core.errors import DataError, SpecError, UsageError
+from ferroflow.adapters.feast.asof import View, between, in_utc, join_as_of, joined, latest
+from ferroflow.adapters.feast.scans import Place, arrow_types, at, checked, fitting, place
+from ferroflow.core.errors import SpecError, UsageError
+
+__all__ = [
+    "EVENT_TIMESTAMP",
+    "PolarsOfflineStore",
+    "PolarsOfflineStoreConfig",
+    "PolarsRetrievalJob",
+    "View",
+    "in_utc",
+    "join_as_of",
+]
 
 EVENT_TIMESTAMP = "event_timestamp"
 
-_UTC = pl.Datetime("us", "UTC")
-_ROW = "__row"
-_TIME = "__time"
-_CREATED = "__created"
+Entities: TypeAlias = pl.DataFrame | pl.LazyFrame | pd.DataFrame | pa.Table | str | None
 
 
 class PolarsOfflineStoreConfig(FeastConfigBaseModel):
-    """What ``feature_store.yaml`` may say of this store: its class path alone."""
+    """What ``feature_store.yaml`` may say of this store.
+
+    Attributes:
+        available_at_column: the column of a source that says from when on a row was known. Where a source has it (and
+            its event times are another column), a row is used only for entity rows of that time or later; a row
+            without a value was never known. None: look at event times only.
+    """
 
     type: Literal["ferroflow.adapters.feast.offline.PolarsOfflineStore"] = (
         "ferroflow.adapters.feast.offline.PolarsOfflineStore"
     )
-
-
-@dataclass(frozen=True)
-class View:
-    """One view of a point-in-time join.
-
-    Attributes:
-        rows: the stored rows, lazy and in any order.
-        keys: column of the entity rows -> column of the stored rows.
-        features: column of the result -> column of the stored rows.
-        time: column of the stored rows: from when on a row may be used.
-        created: column that decides between rows of the same time; the last one wins.
-        ttl: how long a row may be used, bounds included; None: for ever.
-    """
-
-    rows: pl.LazyFrame
-    keys: Mapping[str, str]
-    features: Mapping[str, str]
-    time: str
-    created: str | None = None
-    ttl: timedelta | None = None
-
-
-def join_as_of(entities: pl.LazyFrame, time: str, views: Sequence[View]) -> pl.LazyFrame:
-    """For each entity row, each view's latest row that is not after ``time`` and not older than its TTL.
-
-    Returns:
-        The entity rows, all of them and in their order (``time`` in UTC), with the features; null where there are none.
-    """
-    joined = in_utc(entities, time).with_row_index(_ROW).sort(time)
-    kinds = joined.collect_schema()
-    for view in views:
-        joined = joined.join_asof(
-            _sorted(view, kinds),
-            left_on=time,
-            right_on=_TIME,
-            by=list(view.keys) or None,
-            strategy="backward",
-            tolerance=view.ttl,
-            check_sortedness=False,  # both sides were sorted just now
-        ).drop(_TIME, strict=False)
-    return joined.sort(_ROW).drop(_ROW)
-
-
-def in_utc(frame: pl.LazyFrame, *columns: str) -> pl.LazyFrame:
-    """Times of any zone as UTC microseconds; dates and times without a zone count as UTC already."""
-    kinds = frame.collect_schema()
-    converted = []
-    for column in columns:
-        kind = kinds[column]
-        if isinstance(kind, pl.Datetime) and kind.time_zone is not None:
-            converted.append(pl.col(column).dt.cast_time_unit("us").dt.convert_time_zone("UTC"))
-        else:
-            converted.append(pl.col(column).cast(pl.Datetime("us")).dt.replace_time_zone("UTC"))
-    return frame.with_columns(converted)
-
-
-def _sorted(view: View, kinds: Mapping[str, pl.DataType]) -> pl.LazyFrame:
-    """The stored rows as the join needs them: renamed, keys of the entity rows' types, by time, then by creation."""
-    order = {_TIME: view.time} | ({_CREATED: view.created} if view.created else {})
-    columns = {**view.keys, **view.features, **order}
-    rows = in_utc(view.rows.select(pl.col(there).alias(here) for here, there in columns.items()), *order)
-    rows = rows.drop_nulls(list(view.keys)).with_columns(pl.col(key).cast(kinds[key]) for key in view.keys)
-    # A backward join keeps the last of equal times: the stable sort puts the one created last there.
-    return rows.sort(list(order), maintain_order=True).drop(_CREATED, strict=False)
+    available_at_column: str | None = "available_at"
 
 
 class PolarsRetrievalJob(RetrievalJob):
@@ -116,15 +65,19 @@ class PolarsRetrievalJob(RetrievalJob):
 
     def __init__(
         self,
-        query: Callable[[], pl.LazyFrame],
+        query: Callable[[], pl.DataFrame],
         full_feature_names: bool = False,
         on_demand_feature_views: Sequence[OnDemandFeatureView] = (),
-        metadata: RetrievalMetadata | None = None,
+        metadata: Callable[[], RetrievalMetadata] | None = None,
+        time: str = EVENT_TIMESTAMP,
+        repo_path: Any = None,
     ) -> None:
         self._query = query
         self._full_feature_names = full_feature_names
         self._on_demand_feature_views = list(on_demand_feature_views)
         self._metadata = metadata
+        self._time = time
+        self._repo_path = repo_path
 
     @property
     def full_feature_names(self) -> bool:
@@ -138,66 +91,92 @@ class PolarsRetrievalJob(RetrievalJob):
 
     @property
     def metadata(self) -> RetrievalMetadata | None:
-        """Features, keys and time span of the query."""
-        return self._metadata
+        """Features, keys and time span of the query; reads the entity rows, when they are a query themselves."""
+        return self._metadata() if self._metadata else None
 
     def to_polars(self) -> pl.DataFrame:
-        """Run the query, without the copy to pandas (and without on-demand views)."""
-        return self._query().collect()
+        """Run the query, without the copy to pandas."""
+        if self._on_demand_feature_views:
+            return pl.DataFrame(pl.from_arrow(self.to_arrow()))
+        return self._query()
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        return self.to_polars().to_pandas()
+        return self._to_arrow_internal().to_pandas()
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
         # One chunk: Feast's conversion for the online store reads the first batch only. Oldest: no string views.
-        return self.to_polars().rechunk().to_arrow(compat_level=pl.CompatLevel.oldest()).combine_chunks()
+        return self._query().rechunk().to_arrow(compat_level=pl.CompatLevel.oldest()).combine_chunks()
 
     def persist(
         self, storage: SavedDatasetFileStorage, allow_overwrite: bool = False, timeout: int | None = None
     ) -> None:
-        """Keep the result as a Parquet file (Feast's saved data sets)."""
-        path = Path(str(storage.file_options.uri).removeprefix("file://"))
-        if path.exists() and not allow_overwrite:
-            raise UsageError(f"A saved data set is at {path} already. Give allow_overwrite=True, or another path.")
-        pq.write_table(self.to_arrow(), path)
+        """Keep the result as a Parquet file (Feast's saved data sets).
+
+        Raises:
+            UsageError: something is there already, and ``allow_overwrite`` is false.
+        """
+        options = storage.file_options
+        target = at(options.uri, options.s3_endpoint_override, self._repo_path)
+        if target.exists() and not allow_overwrite:
+            raise UsageError(
+                f"A saved data set is at {target.address} already. Give allow_overwrite=True, or another path."
+            )
+        table = self.to_arrow()
+        if EVENT_TIMESTAMP not in table.column_names:  # by this name Feast reads it back
+            table = table.append_column(EVENT_TIMESTAMP, table[self._time])
+        single = not target.remote or target.address.endswith(".parquet")
+        (target if single else Place(f"{target.address.rstrip('/')}/rows.parquet", target.options)).write(table)
 
     def supports_remote_storage_export(self) -> bool:
-        """No: results stay on this machine."""
+        """No: results stay where ``persist`` puts them."""
         return False
 
 
 class PolarsOfflineStore(OfflineStore):
-    """Reads Parquet files (or folders of them) named by ``FileSource``."""
+    """Reads Parquet files, folders and patterns of them, here or on S3, as named by ``FileSource``."""
 
-    supports_filter_by_created_timestamp = False
+    supports_filter_by_created_timestamp = True
 
     @staticmethod
     def get_historical_features(
         config: RepoConfig,
         feature_views: list[FeatureView],
         feature_refs: list[str],
-        entity_df: pl.DataFrame | pl.LazyFrame | pd.DataFrame | pa.Table | str | None,
+        entity_df: Entities,
         registry: Any,
         project: str,
         full_feature_names: bool = False,
-        **span: Any,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+        filter_by_created_timestamp: bool = False,
     ) -> PolarsRetrievalJob:
         """Join features to entity rows as of each row's time.
 
-        ``entity_df`` may be a Polars, pandas or Arrow table or a Polars SQL query, with one time column (or one named
-        ``event_timestamp``); None means all entities between ``start_date`` and ``end_date``.
+        ``entity_df`` may be a Polars, pandas or Arrow table, or a query in Polars' SQL over the asked feature views by
+        their names (and ``read_parquet('…')``); it has one time column, or one named ``event_timestamp``. None means
+        all entities seen between ``start_date`` and ``end_date``, as of ``end_date``. With
+        ``filter_by_created_timestamp`` a row must have been created by then, too.
         """
         on_demand = _get_requested_on_demand_feature_views(feature_refs, project, registry)
         wanted, _ = _get_requested_feature_views_to_features_dict(feature_refs, feature_views, on_demand)
-        views = [_view(view, features, full_feature_names, config) for view, features in wanted.items()]
-        entities = _all_entities(views, list(wanted), span) if entity_df is None else _lazy(entity_df)
-        time = _time_column(entities)
-        keys = [column for column in entities.collect_schema() if column != time]
+        views = [
+            _view(view, features, full_feature_names, config, filter_by_created_timestamp)
+            for view, features in wanted.items()
+        ]
+        if entity_df is None:
+            span = compute_non_entity_date_range(list(wanted), start_date=start_date, end_date=end_date)
+            entities = _Entities(_all_entities(views, *span))
+        else:
+            entities = _Entities(_lazy(entity_df, views))
+        computed = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
+        entities.check(views, [] if entity_df is None else computed)
         return PolarsRetrievalJob(
-            lambda: join_as_of(entities, time, views),
+            lambda: joined(entities.rows(), entities.time, views),
             full_feature_names,
-            OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
-            _metadata(feature_refs, keys, entities, time),
+            computed,
+            lambda: entities.metadata(feature_refs),
+            entities.time,
+            config.repo_path,
         )
 
     @staticmethod
@@ -211,15 +190,18 @@ class PolarsOfflineStore(OfflineStore):
         start_date: datetime | None = None,
         end_date: datetime | None = None,
     ) -> PolarsRetrievalJob:
-        """Each entity's latest row between two moments, both included."""
+        """Each entity's latest row between two moments of event time, both included.
+
+        When a row became known plays no part: what is stored is known by now.
+        """
         order = [timestamp_field, *([created_timestamp_column] if created_timestamp_column else [])]
-        columns = list(dict.fromkeys([*join_key_columns, *feature_name_columns, *order]))
+        rows = _pulled(config, data_source, join_key_columns, feature_name_columns, order)
 
-        def query() -> pl.LazyFrame:
-            rows = _between(_scan(data_source, config).select(columns), order, start_date, end_date)
-            return rows.sort(order, maintain_order=True).unique(join_key_columns, keep="last", maintain_order=True)
+        def query() -> pl.DataFrame:
+            inside = in_utc(between(rows(), timestamp_field, start_date, end_date), *order)
+            return _with_dummy(latest(inside, join_key_columns, order), join_key_columns)
 
-        return PolarsRetrievalJob(query)
+        return PolarsRetrievalJob(query, time=timestamp_field, repo_path=config.repo_path)
 
     @staticmethod
     def pull_all_from_table_or_query(
@@ -234,99 +216,155 @@ class PolarsOfflineStore(OfflineStore):
     ) -> PolarsRetrievalJob:
         """All rows between two moments, both included."""
         order = [timestamp_field, *([created_timestamp_column] if created_timestamp_column else [])]
-        columns = list(dict.fromkeys([*join_key_columns, *feature_name_columns, *order]))
-        return PolarsRetrievalJob(
-            lambda: _between(_scan(data_source, config).select(columns), order, start_date, end_date)
-        )
+        rows = _pulled(config, data_source, join_key_columns, feature_name_columns, order)
+
+        def query() -> pl.DataFrame:
+            inside = in_utc(between(rows(), timestamp_field, start_date, end_date), *order)
+            return _with_dummy(inside.collect(), join_key_columns)
+
+        return PolarsRetrievalJob(query, time=timestamp_field, repo_path=config.repo_path)
 
     @staticmethod
     def offline_write_batch(
         config: RepoConfig, feature_view: FeatureView, table: pa.Table, progress: Callable[[int], Any] | None
     ) -> None:
-        """Add rows to a view whose source is a folder: one more file in it."""
-        folder = _path(feature_view.batch_source, config)
-        if folder.is_file():
-            raise SpecError(
-                f"View {feature_view.name!r} keeps its rows in the single file {folder.name}; only a source that is a "
-                f"folder can be added to. Name a folder in its FileSource."
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{uuid.uuid4().hex}.tmp"
-        pq.write_table(table, temporary)
-        temporary.replace(folder / f"part-{uuid.uuid4().hex}.parquet")
+        """Add rows to a view whose source is a folder: one more file in it.
+
+        Raises:
+            UsageError: the columns are not those of the view and its files, or a value does not fit its type.
+            SpecError: the view's source is no folder.
+        """
+        source = feature_view.batch_source
+        before = _before(source)
+        keys = [key.name for key in feature_view.entity_columns if key.name != DUMMY_ENTITY_ID]
+        names = [*keys, *(field.name for field in feature_view.features), source.timestamp_field]
+        columns = [before.get(name, name) for name in [*names, source.created_timestamp_column] if name]
+        where = place(source, config.repo_path)
+        # Feast hands rows over with the mapping done, or not: push does it, a direct call does not.
+        given = [before.get(name, name) for name in table.column_names]
+        if len(set(given)) == len(given):
+            table = table.rename_columns(given)
+        where.add(fitting(table, list(dict.fromkeys(columns)), where, feature_view.name), feature_view.name)
         if progress:
             progress(table.num_rows)
 
-
-def _path(source: FileSource, config: RepoConfig) -> Path:
-    uri = str(FileSource.get_uri_for_file_path(config.repo_path, source.file_options.uri))
-    return Path(uri.removeprefix("file://"))
-
-
-def _scan(source: FileSource, config: RepoConfig) -> pl.LazyFrame:
-    path = _path(source, config)
-    if not path.exists():
-        raise DataError(
-            f"The offline store has no {path.name}. Refresh the features first: run the train or ingest flow."
-        )
-    return pl.scan_parquet(path / "**/*.parquet" if path.is_dir() else path)
+    def get_table_column_names_and_types_from_data_source(
+        self, config: RepoConfig, data_source: FileSource
+    ) -> Iterable[tuple[str, str]]:
+        """Columns and their Arrow types, of folders, partitions and patterns too."""
+        return [(kind.name, str(kind.type)) for kind in arrow_types(place(data_source, config.repo_path).scan())]
 
 
-def _between(rows: pl.LazyFrame, order: Sequence[str], start: datetime | None, end: datetime | None) -> pl.LazyFrame:
-    rows = in_utc(rows, *order)
-    if start is not None:
-        rows = rows.filter(pl.col(order[0]) >= _aware(start))
-    if end is not None:
-        rows = rows.filter(pl.col(order[0]) <= _aware(end))
-    return rows
+class _Entities:
+    """Entity rows that are read once, when they are needed."""
+
+    def __init__(self, lazy: pl.LazyFrame) -> None:
+        self._lazy = lazy
+        self._rows: pl.DataFrame | None = None
+        self.columns = lazy.collect_schema()
+        self.time = _time_column(self.columns)
+
+    def rows(self) -> pl.DataFrame:
+        """The rows as they were given."""
+        if self._rows is None:
+            self._rows = self._lazy.collect()
+        return self._rows
+
+    def metadata(self, refs: list[str]) -> RetrievalMetadata:
+        """Features, keys and time span."""
+        times = in_utc(self.rows().lazy().select(self.time), self.time).collect()[self.time]
+        keys = [column for column in self.columns if column != self.time]
+        return RetrievalMetadata(refs, keys, times.min(), times.max())
+
+    def check(self, views: Sequence[View], computed: Sequence[OnDemandFeatureView]) -> None:
+        """Refuse rows without a key or without request data, and names that stand for two things."""
+        for view in views:
+            absent = [key for key in view.keys if key not in self.columns]
+            if absent:
+                raise SpecError(
+                    f"View {view.name!r} is joined by {absent}, which the entity rows do not have. They have "
+                    f"{list(self.columns)}. Add the column, or map the key with with_join_key_map."
+                )
+            twice = [name for name in view.features if name in self.columns]
+            if twice:
+                raise SpecError(
+                    f"The entity rows have {twice} already, which view {view.name!r} gives too. Drop or rename these "
+                    f"columns, or ask for full_feature_names=True."
+                )
+        for view in computed:
+            for name in view.get_request_data_schema():
+                if name not in self.columns:
+                    raise RequestDataNotFoundInEntityDfException(feature_name=name, feature_view_name=view.name)
 
 
-def _aware(moment: datetime) -> pl.Expr:
-    utc = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    return pl.lit(utc, dtype=_UTC)
+def _before(source: FileSource) -> dict[str, str]:
+    """Name in Feast -> stored column."""
+    return {mapped: column for column, mapped in (source.field_mapping or {}).items()}
 
 
-def _view(view: FeatureView, features: Sequence[str], full_names: bool, config: RepoConfig) -> View:
+def _view(view: FeatureView, features: Sequence[str], full_names: bool, config: RepoConfig, by_created: bool) -> View:
     """A Feast view as the join takes it: stored columns before the field mapping, entity columns after the key map."""
     source = view.batch_source
-    before = {mapped: column for column, mapped in (source.field_mapping or {}).items()}
+    before = _before(source)
+    where = place(source, config.repo_path)
+    rows = where.scan()
     asked = view.projection.join_key_map or {}
-    prefix = f"{view.projection.name_to_use()}__" if full_names else ""
+    prefix = f"{view.projection.name_alias or view.name}__" if full_names else ""
+    names = [key.name for key in view.entity_columns if key.name != DUMMY_ENTITY_ID]
+    keys = {asked.get(name, name): before.get(name, name) for name in names}
+    wanted = {prefix + feature: before.get(feature, feature) for feature in features}
+    time, created = (before.get(name, name) for name in (source.timestamp_field, source.created_timestamp_column))
+    known = [created] if by_created and created else []
+    guard = getattr(config.offline_store, "available_at_column", None)
+    if guard and (column := before.get(guard, guard)) in rows.collect_schema() and column != time:
+        known.append(column)
+    needed = [*keys.values(), *wanted.values(), time, *([created] if created else [])]
     return View(
-        rows=_scan(source, config),
-        keys={asked.get(key.name, key.name): before.get(key.name, key.name) for key in view.entity_columns},
-        features={prefix + feature: before.get(feature, feature) for feature in features},
-        time=source.timestamp_field,
-        created=source.created_timestamp_column or None,
+        rows=checked(rows, needed, f"View {view.name!r}", where),
+        keys=keys,
+        features=wanted,
+        time=time,
+        created=created or None,
         ttl=view.ttl or None,  # zero: no limit
+        known=known,
+        name=view.name,
     )
 
 
-def _lazy(entities: pl.DataFrame | pl.LazyFrame | pd.DataFrame | pa.Table | str) -> pl.LazyFrame:
+def _lazy(entities: pl.DataFrame | pl.LazyFrame | pd.DataFrame | pa.Table | str, views: Sequence[View]) -> pl.LazyFrame:
     if isinstance(entities, str):
-        return pl.sql(entities, eager=False)
+        return pl.SQLContext({view.name: view.rows for view in views}).execute(entities, eager=False)
     if isinstance(entities, pl.LazyFrame):
         return entities
     if isinstance(entities, pl.DataFrame):
         return entities.lazy()
-    table = pl.from_pandas(entities) if isinstance(entities, pd.DataFrame) else pl.from_arrow(entities)
-    return pl.DataFrame(table).lazy()
+    if isinstance(entities, pd.DataFrame):
+        return pl.from_pandas(entities).lazy()
+    if isinstance(entities, pa.Table):
+        return pl.DataFrame(pl.from_arrow(entities)).lazy()
+    raise SpecError(
+        f"Entity rows are a {type(entities).__name__}. Give a Polars, pandas or Arrow table, or a query as text."
+    )
 
 
-def _all_entities(views: Sequence[View], wanted: list[FeatureView], span: Mapping[str, Any]) -> pl.LazyFrame:
-    """Every entity seen between two moments, at the later one."""
-    start, end = compute_non_entity_date_range(wanted, start_date=span.get("start_date"), end_date=span.get("end_date"))
+def _all_entities(views: Sequence[View], start: datetime, end: datetime) -> pl.LazyFrame:
+    """Every entity seen, and known, between two moments, at the later one."""
+    moment = pl.lit(end).cast(pl.Datetime("us", "UTC"))
     seen = []
     for view in views:
-        inside = pl.col(view.time).is_between(_aware(start), _aware(end))
+        rows = between(view.rows, view.time, start, end)
+        for column in view.known:
+            rows = between(rows, column, None, end)
         keys = [pl.col(there).alias(here) for here, there in view.keys.items()]
-        seen.append(in_utc(view.rows, view.time).filter(inside).select(keys))
-    distinct = pl.concat(seen, how="diagonal").unique(maintain_order=True)
-    return distinct.with_columns(_aware(end).alias(EVENT_TIMESTAMP))
+        if keys:
+            seen.append(rows.select(keys).drop_nulls().unique(maintain_order=True))
+    if not seen:
+        return pl.LazyFrame({EVENT_TIMESTAMP: [end]}).select(moment.alias(EVENT_TIMESTAMP))
+    distinct = pl.concat(seen, how="diagonal_relaxed").unique(maintain_order=True)
+    return distinct.with_columns(moment.alias(EVENT_TIMESTAMP))
 
 
-def _time_column(entities: pl.LazyFrame) -> str:
-    kinds = entities.collect_schema()
+def _time_column(kinds: Mapping[str, pl.DataType]) -> str:
     if EVENT_TIMESTAMP in kinds:
         return EVENT_TIMESTAMP
     times = [name for name, kind in kinds.items() if kind.base_type() in (pl.Datetime, pl.Date)]
@@ -335,7 +373,21 @@ def _time_column(entities: pl.LazyFrame) -> str:
     return times[0]
 
 
-def _metadata(refs: list[str], keys: list[str], entities: pl.LazyFrame, time: str) -> RetrievalMetadata:
-    times = in_utc(entities.select(time), time)
-    first, last = times.select(pl.col(time).min().alias("first"), pl.col(time).max().alias("last")).collect().row(0)
-    return RetrievalMetadata(refs, keys, first, last)
+def _pulled(
+    config: RepoConfig, source: FileSource, keys: Sequence[str], features: Sequence[str], order: Sequence[str]
+) -> Callable[[], pl.LazyFrame]:
+    """The rows to pull; no features named means all columns, as Feast has it."""
+    where = place(source, config.repo_path)
+
+    def rows() -> pl.LazyFrame:
+        stored = where.scan()
+        columns = dict.fromkeys([*keys, *(features or stored.collect_schema()), *order])
+        owner = f"The source {source.name!r}"
+        return checked(stored, list(columns), owner, where).select(list(columns))
+
+    return rows
+
+
+def _with_dummy(rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+    """Rows without a key get the one key that Feast gives to views without entities."""
+    return rows if keys else rows.with_columns(pl.lit(DUMMY_ENTITY_VAL).alias(DUMMY_ENTITY_ID))

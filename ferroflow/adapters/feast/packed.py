@@ -1,41 +1,42 @@
-"""The packed online store: one row an entity and view in a SQLite file, its features packed as doubles.
+"""The packed online store: one row an entity and view in a SQLite file, its features packed by their kinds.
 
-Read by the prediction service, written by materialization (ours or Feast's): the standard library and orjson only.
-A write never replaces a newer value by an older one: rows are ordered by (event time, created time), so that a
-correction (same event time, created later) does replace what it corrects.
+Read by the prediction service, written by materialization (ours or Feast's): the standard library alone. A write never
+replaces a newer value by an older one: rows are ordered by (event time, created time), so that a correction (same
+event time, created later) does replace what it corrects.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeAlias
 
-import orjson
+from ferroflow.adapters.feast.rows import RowLayout, Value, Watermark
+from ferroflow.core.errors import DataError, NotFound
 
-from ferroflow.core.errors import NotFound
+Key: TypeAlias = int | str | bytes
+"""An entity's key: a number and a text of the same digits are two entities. Several keys, or one of another type, are
+Feast's serialized entity key (version 3)."""
 
-Key = int | str
-"""An entity's key: a number and a text of the same digits are different entities."""
-
-Row = tuple[Key, int, int, Sequence[float | None]]
+Row: TypeAlias = tuple[Key, int, int, Sequence[Value | None]]
 """Key, event time and created time (microseconds since 1970, UTC), one value for each feature."""
+
+VERSION = 2
+"""Of the file's layout (``PRAGMA user_version``)."""
 
 _CHUNK = 400  # keys asked for at once: below SQLite's limit of bound values
 _BATCH = 10_000  # rows given to SQLite at once
-_MISSING = float("nan")
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS layouts (id INTEGER PRIMARY KEY AUTOINCREMENT, view TEXT NOT NULL,
-                                    features TEXT NOT NULL, UNIQUE (view, features));
-CREATE TABLE IF NOT EXISTS entries (view TEXT NOT NULL, key NOT NULL, event INTEGER NOT NULL, created INTEGER NOT NULL,
-                                    layout INTEGER NOT NULL, packed BLOB NOT NULL,
-                                    PRIMARY KEY (view, key)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS watermarks (view TEXT PRIMARY KEY, event INTEGER NOT NULL);
-"""
+_TABLES = (
+    "CREATE TABLE layouts (id INTEGER PRIMARY KEY AUTOINCREMENT, view TEXT NOT NULL, features TEXT NOT NULL, "
+    "UNIQUE (view, features))",
+    "CREATE TABLE entries (view TEXT NOT NULL, key NOT NULL, event INTEGER NOT NULL, created INTEGER NOT NULL, "
+    "layout INTEGER NOT NULL, packed BLOB NOT NULL, PRIMARY KEY (view, key)) WITHOUT ROWID",
+    "CREATE TABLE watermarks (view TEXT PRIMARY KEY, event INTEGER NOT NULL, ingested INTEGER)",
+)
 
 _UPSERT = """
 INSERT INTO entries (view, key, event, created, layout, packed) VALUES (?, ?, ?, ?, ?, ?)
@@ -44,12 +45,23 @@ ON CONFLICT (view, key) DO UPDATE SET
 WHERE (excluded.event, excluded.created) >= (entries.event, entries.created)
 """
 
+_ADVANCE = """
+INSERT INTO watermarks (view, event, ingested) VALUES (?, ?, ?)
+ON CONFLICT (view) DO UPDATE SET
+    event = max(event, excluded.event),
+    ingested = coalesce(max(ingested, excluded.ingested), ingested, excluded.ingested)
+"""
+
+
+class OutdatedStore(DataError, sqlite3.DatabaseError):
+    """The file has the layout of another version; the next materialization replaces it."""
+
 
 class PackedStore:
     """Values of entities, by view. One writer and any number of readers may have the file open.
 
     Args:
-        path: the SQLite file; made when it is opened for writing.
+        path: the SQLite file; made when it is opened for writing. A file of another version is then replaced.
         read_only: never write. A file that is not there then answers as an empty store, and is looked for again
             at each read, so that a service may start before the first materialization.
     """
@@ -58,71 +70,110 @@ class PackedStore:
         self.path = path
         self.read_only = read_only
         self._connection: sqlite3.Connection | None = None
-        self._layouts: dict[int, tuple[str, ...]] = {}
+        self._layouts: dict[int, RowLayout] = {}
+        self._readers: dict[tuple[str, ...], dict[int, Callable[[bytes], list[Value | None]]]] = {}
         if not read_only:
             self._connection = _open_for_writing(path)
 
-    def write(self, view: str, features: Sequence[str], rows: Iterable[Row]) -> int:
+    def write(self, view: str, layout: RowLayout, rows: Iterable[Row]) -> int:
         """Write rows in one transaction; missing values are None or NaN.
 
         Returns:
             How many rows were written: those that are not older than what the store has.
         """
+        pack = layout.pack
+        return self._write(view, layout, ((key, event, created, pack(values)) for key, event, created, values in rows))
+
+    def write_packed(
+        self,
+        view: str,
+        layout: RowLayout,
+        keys: Sequence[Key],
+        events: Sequence[int],
+        created: Sequence[int],
+        blobs: Iterable[bytes],
+        progress: Callable[[int], Any] | None = None,
+    ) -> int:
+        """Write rows that ``layout`` packed already, in one transaction; ``progress`` is told how many were seen.
+
+        Returns:
+            How many rows were written: those that are not older than what the store has.
+        """
+        return self._write(view, layout, zip(keys, events, created, blobs, strict=True), progress)
+
+    def _write(
+        self,
+        view: str,
+        layout: RowLayout,
+        rows: Iterable[tuple[Key, int, int, bytes]],
+        progress: Callable[[int], Any] | None = None,
+    ) -> int:
         connection = self._writable()
         with connection:
             connection.execute("BEGIN IMMEDIATE")
-            layout = _layout(connection, view, features)
-            entries = _packed(view, layout, len(features), rows)
+            number = _layout(connection, view, layout)
+            entries = ((view, key, event, created, number, blob) for key, event, created, blob in rows)
             written = 0
             while batch := list(islice(entries, _BATCH)):
                 written += connection.executemany(_UPSERT, batch).rowcount
+                if progress:
+                    progress(len(batch))
         return written
 
     def read(
         self, view: str, keys: Sequence[Key], features: Sequence[str]
-    ) -> dict[Key, tuple[int, list[float | None]]]:
+    ) -> dict[Key, tuple[int, list[Value | None]]]:
         """The latest value of each entity that the store has; unknown entities are left out.
 
         Returns:
             For each key, its event time (microseconds since 1970, UTC) and its values in the order of ``features``
             (None: missing, or a feature that the stored row does not have).
+
+        Raises:
+            OutdatedStore: the file is of another version.
         """
-        connection = self._readable()
-        if connection is None:
-            return {}
-        found: dict[Key, tuple[int, list[float | None]]] = {}
-        distinct = list(dict.fromkeys(keys))
-        for start in range(0, len(distinct), _CHUNK):
-            chunk = distinct[start : start + _CHUNK]
-            marks = ",".join("?" * len(chunk))
-            query = f"SELECT key, event, layout, packed FROM entries WHERE view = ? AND key IN ({marks})"
-            for key, event, layout, packed in connection.execute(query, [view, *chunk]):
-                found[key] = (event, self._values(connection, layout, packed, features))
+        asked = tuple(features)
+        readers = self._readers.setdefault(asked, {})
+        found: dict[Key, tuple[int, list[Value | None]]] = {}
+        for connection, rows in self._rows(view, keys):
+            for key, event, layout, packed in rows:
+                reader = readers.get(layout)
+                if reader is None:
+                    reader = readers[layout] = self._layout(connection, layout).reader(asked)
+                found[key] = (event, reader(packed))
         return found
 
-    def watermark(self, view: str) -> int | None:
-        """Up to which moment (microseconds since 1970, UTC) the view is complete; None when nobody said."""
+    def read_rows(self, view: str, keys: Sequence[Key]) -> dict[Key, tuple[int, RowLayout, bytes]]:
+        """Each known entity's event time, with its row as it is stored and the layout that unpacks it.
+
+        Raises:
+            OutdatedStore: the file is of another version.
+        """
+        return {
+            key: (event, self._layout(connection, layout), packed)
+            for connection, rows in self._rows(view, keys)
+            for key, event, layout, packed in rows
+        }
+
+    def watermark(self, view: str) -> Watermark | None:
+        """How far the view is complete; None when nobody said."""
         connection = self._readable()
         if connection is None:
             return None
-        row = connection.execute("SELECT event FROM watermarks WHERE view = ?", (view,)).fetchone()
-        return None if row is None else int(row[0])
+        row = connection.execute("SELECT event, ingested FROM watermarks WHERE view = ?", (view,)).fetchone()
+        return None if row is None else Watermark(*row)
 
-    def advance(self, view: str, event: int) -> None:
-        """Say that the view is complete up to ``event``; a watermark never moves back."""
-        with self._writable() as connection:
-            connection.execute(
-                "INSERT INTO watermarks (view, event) VALUES (?, ?) "
-                "ON CONFLICT (view) DO UPDATE SET event = max(event, excluded.event)",
-                (view, event),
-            )
+    def advance(self, view: str, event: int, ingested: int | None = None) -> None:
+        """Say how far the view is complete (microseconds since 1970, UTC); neither watermark ever moves back."""
+        self._writable().execute(_ADVANCE, (view, event, ingested))
 
     def drop(self, view: str) -> None:
         """Forget a view with all its entities."""
         with self._writable() as connection:
-            for table in ("entries", "watermarks", "layouts"):
+            connection.execute("BEGIN IMMEDIATE")
+            # Its layouts stay: a reader may just have read a row, and looks the row's layout up afterwards.
+            for table in ("entries", "watermarks"):
                 connection.execute(f"DELETE FROM {table} WHERE view = ?", (view,))
-        self._layouts.clear()
 
     def close(self) -> None:
         """Close the file."""
@@ -148,18 +199,25 @@ class PackedStore:
             self._connection = _open_for_reading(self.path)
         return self._connection
 
-    def _values(
-        self, connection: sqlite3.Connection, layout: int, packed: bytes, features: Sequence[str]
-    ) -> list[float | None]:
-        names = self._layouts.get(layout)
-        if names is None:
-            (text,) = connection.execute("SELECT features FROM layouts WHERE id = ?", (layout,)).fetchone()
-            names = self._layouts[layout] = tuple(orjson.loads(text))
-        values = struct.unpack(f"<{len(names)}d", packed)
-        if tuple(features) != names:  # a model may ask for fewer features, or in another order
-            row = dict(zip(names, values, strict=True))
-            values = tuple(row.get(name, _MISSING) for name in features)
-        return [None if value != value else value for value in values]
+    def _rows(self, view: str, keys: Sequence[Key]) -> Iterator[tuple[sqlite3.Connection, list[Any]]]:
+        connection = self._readable()
+        if connection is None:
+            return
+        distinct = list(dict.fromkeys(keys))
+        for start in range(0, len(distinct), _CHUNK):
+            chunk = distinct[start : start + _CHUNK]
+            yield connection, connection.execute(_select(len(chunk)), [view, *chunk]).fetchall()
+
+    def _layout(self, connection: sqlite3.Connection, number: int) -> RowLayout:
+        known = self._layouts.get(number)
+        if known is None:
+            (text,) = connection.execute("SELECT features FROM layouts WHERE id = ?", (number,)).fetchone()
+            known = self._layouts[number] = RowLayout.from_json(text)
+        return known
+
+
+def _select(keys: int) -> str:
+    return f"SELECT key, event, layout, packed FROM entries WHERE view = ? AND key IN ({','.join('?' * keys)})"
 
 
 def _open_for_writing(path: Path) -> sqlite3.Connection:
@@ -168,31 +226,54 @@ def _open_for_writing(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
-    connection.executescript(_TABLES)
+    if _version(connection) != VERSION:
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            if _version(connection) != VERSION:  # nobody else did it in between
+                _start_anew(connection)
     return connection
+
+
+def _start_anew(connection: sqlite3.Connection) -> None:
+    for name in _tables(connection):
+        connection.execute(f'DROP TABLE "{name}"')
+    for table in _TABLES:
+        connection.execute(table)
+    connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def _open_for_reading(path: Path) -> sqlite3.Connection | None:
     address = f"{path.resolve().as_uri()}?mode=ro"
     connection = sqlite3.connect(address, uri=True, timeout=5, isolation_level=None, check_same_thread=False)
-    # The writer makes the file before its tables: until it has, the store counts as empty.
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if {"entries", "layouts", "watermarks"} <= tables:
+    try:
+        with connection:
+            connection.execute("BEGIN")  # one view of the file: a writer may be making it just now
+            version, empty = _version(connection), not _tables(connection)
+    except sqlite3.Error:
+        connection.close()
+        raise
+    if version == VERSION:
         return connection
     connection.close()
-    return None
+    if empty:  # the writer makes the file before its tables
+        return None
+    raise OutdatedStore(
+        f"The online store {path.name} has layout {version}, this version reads {VERSION}. Materialize again."
+    )
 
 
-def _layout(connection: sqlite3.Connection, view: str, features: Sequence[str]) -> int:
-    """The number of a view's list of features; a list that was never seen gets a new one."""
-    text = orjson.dumps(list(features)).decode()
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _tables(connection: sqlite3.Connection) -> list[str]:
+    query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+    return [name for (name,) in connection.execute(query)]
+
+
+def _layout(connection: sqlite3.Connection, view: str, layout: RowLayout) -> int:
+    """The number of a view's layout; one that was never seen gets a new one."""
+    text = layout.to_json()
     connection.execute("INSERT OR IGNORE INTO layouts (view, features) VALUES (?, ?)", (view, text))
     row = connection.execute("SELECT id FROM layouts WHERE view = ? AND features = ?", (view, text)).fetchone()
     return int(row[0])
-
-
-def _packed(view: str, layout: int, width: int, rows: Iterable[Row]) -> Iterator[tuple[str, Key, int, int, int, bytes]]:
-    pack = struct.Struct(f"<{width}d").pack
-    for key, event, created, values in rows:
-        doubles = [_MISSING if value is None else value for value in values]
-        yield view, key, event, created, layout, pack(*doubles)

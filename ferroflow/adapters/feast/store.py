@@ -1,19 +1,24 @@
-"""A Feast store over the home folder: registry in SQLite, offline rows in Parquet, online rows packed in SQLite."""
+"""A Feast store over the home folder: offline rows in Parquet; registry and online rows in SQLite, or on servers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import polars as pl
 from feast import Entity, FeatureService, FeatureStore, FeatureView, RepoConfig
 
+from ferroflow.adapters.feast.backends import online_config, registry_config
+from ferroflow.adapters.feast.engine import BulkComputeEngineConfig, latest_rows, writer
 from ferroflow.adapters.feast.offline import PolarsOfflineStoreConfig
-from ferroflow.adapters.feast.online import PIPELINE, PackedSqliteOnlineStoreConfig
-from ferroflow.adapters.feast.project import FeastObject, all_objects
+from ferroflow.adapters.feast.online import PIPELINE
+from ferroflow.adapters.feast.online_rows import PROJECT, plan_of, view_plan
+from ferroflow.adapters.feast.plan import ReadPlan
+from ferroflow.adapters.feast.project import FeastObject, all_objects, entity_types, row_types
+from ferroflow.adapters.feast.steady import SteadyFeatureStore
 from ferroflow.adapters.home import Home
+from ferroflow.core.contract import StoredView
 from ferroflow.core.errors import SpecError
 from ferroflow.core.spec import PipelineSpec
-
-PROJECT = "ferroflow"
 
 
 def store(home: Home, specs: Sequence[PipelineSpec]) -> FeatureStore:
@@ -32,22 +37,56 @@ def store(home: Home, specs: Sequence[PipelineSpec]) -> FeatureStore:
 
 
 def open_store(home: Home) -> FeatureStore:
-    """Feast over ``home``, as its registry is."""
+    """Feast over ``home``, as its registry is; registry and online rows lie where the settings say.
+
+    Raises:
+        SettingsError: an address in the settings lacks a part.
+    """
     home.feature_registry.parent.mkdir(parents=True, exist_ok=True)
-    return FeatureStore(
+    return SteadyFeatureStore(
         config=RepoConfig(
             project=PROJECT,
             provider="local",
-            # The file registry loses views when two processes apply at once; the SQL one does not.
-            registry={"registry_type": "sql", "path": f"sqlite:///{home.feature_registry}"},
+            registry=registry_config(home),
             offline_store={"type": PolarsOfflineStoreConfig().type},
-            online_store={
-                "type": PackedSqliteOnlineStoreConfig(path="").type,
-                "path": str(home.online(PROJECT).parent),
-            },
+            online_store=online_config(home),
+            batch_engine={"type": BulkComputeEngineConfig().type},
             entity_key_serialization_version=3,
         )
     )
+
+
+def write_online(feast: FeatureStore, name: str, rows: pl.DataFrame) -> None:
+    """Put rows of a view online, one an entity, in bulk; what is newer there stays.
+
+    Args:
+        rows: the entity's column, those of all features, and the source's two time columns.
+    """
+    view = feast.get_feature_view(name)
+    table = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
+    latest = latest_rows(view, table, feast.config.entity_key_serialization_version)
+    online = feast._get_provider().online_store
+    writer(online, feast.config, view)(view, latest, lambda _: None)
+
+
+def online_plan(spec: PipelineSpec, home: Home) -> ReadPlan:
+    """Where the pipeline's stored features lie online, for readers that do not know Feast."""
+    columns = row_types(spec)
+    kinds = entity_types(spec, columns)
+    views = [
+        view_plan(
+            StoredView(
+                view=view.name,
+                entity=view.entity,
+                on=view.on,
+                ttl_seconds=view.ttl.total_seconds(),
+                features=tuple(view.outputs(columns)),
+            ),
+            "int64" if kinds[view.entity].is_integer() else "text",
+        )
+        for view in spec.stored
+    ]
+    return plan_of(spec.name, views, home)
 
 
 def _refuse_clash(present: FeatureView, wanted: Sequence[FeastObject]) -> None:

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from feast import Entity, FeatureStore, FeatureView
 
+from ferroflow.adapters.feast import online
 from ferroflow.adapters.feast.packed import PackedStore
 from ferroflow.adapters.feast.project import objects
 from ferroflow.adapters.feast.store import open_store, store
@@ -88,12 +89,13 @@ def test_without_entity_rows_every_entity_of_the_span_is_given(feast: FeatureSto
 
 
 def test_feasts_own_materialize_writes_what_a_direct_read_and_get_online_features_agree_on(
-    feast: FeatureStore, home: Home
+    feast: FeatureStore, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(online, "now", lambda: after(5))  # before the departures expire
     feast.materialize(after(0), after(8))
     keys = [1, 2, 3]
     asked = {"origin": keys, "destination": keys}
-    online = feast.get_online_features(
+    answer = feast.get_online_features(
         feast.get_feature_service("rides"), [{name: asked[name][i] for name in asked} for i in range(3)], True
     ).to_dict()
     with PackedStore(home.online("rides"), read_only=True) as packed:
@@ -101,7 +103,7 @@ def test_feasts_own_materialize_writes_what_a_direct_read_and_get_online_feature
             found = packed.read(view, keys, ["rides", "mean"])
             for position, name in enumerate(["rides", "mean"]):
                 direct = [found[key][1][position] if key in found else None for key in keys]
-                assert online[f"{view}__{name}"] == direct
+                assert answer[f"{view}__{name}"] == direct
         assert packed.read("arrivals", [2], ["mean"]) == {2: (int(after(6).timestamp() * 1e6), [4.5])}
 
 

@@ -1,0 +1,209 @@
+"""Online reads for serving: the reader against ``get_online_features().to_dict()`` over the same store.
+
+One view of 100 k entities and ten features is materialized once into each store; then each way reads the same entities
+in processes of its own. Packed SQLite is also compared with Feast over its own SQLite store. What every read gave is
+hashed: a ratio is told only between ways that read the same values. Not in the limits: the wall time, PostgreSQL, and
+reads that a cache answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any
+from urllib.parse import urlsplit
+
+from benchmarks.features.apart import Stopwatch, apart
+from benchmarks.features.servers import postgres_url, redis_url
+from benchmarks.features.tables import ENTITIES, FEATURES, START
+
+LIMIT = 5.0
+"""By how much the reader's CPU time has to be less, at each size, on packed SQLite and on Redis."""
+
+READS = {1: 300, 100: 100}
+"""Entities of a read -> how many reads are measured."""
+
+STORES = {
+    "packed": ("reader", "feast"),
+    "sqlite": ("feast",),
+    "redis": ("reader", "cached", "feast"),
+    "postgres": ("reader", "cached", "feast"),
+}
+"""Store -> the ways it is read. ``sqlite`` is Feast's own store."""
+
+_HERE = "benchmarks.features.reads"
+_SERVICE = "numbers_of_entities"
+_WARM = 20
+
+
+def measure(rounds: int, entities: int = ENTITIES) -> dict[str, Any]:
+    """Every way over every store, in turn; the medians of the rounds."""
+    with tempfile.TemporaryDirectory() as temporary, redis_url() as redis, postgres_url() as postgres:
+        folder, addresses = Path(temporary), {"redis": redis, "postgres": postgres}
+        _write_rows(folder / "rows.parquet", entities)
+        given = {
+            store: {"store": store, "folder": str(folder), "address": addresses.get(store, "")} for store in STORES
+        }
+        for store in STORES:
+            print(f"features: fill {store} ...", file=sys.stderr, flush=True)
+            apart(f"{_HERE}:fill", **given[store])
+        ways = [(store, way) for store, found in STORES.items() for way in found]
+        runs: dict[tuple[str, str], list[dict[str, Any]]] = {place: [] for place in ways}
+        for _ in range(rounds):
+            for store, way in ways:
+                print(f"features: read {store}, {way} ...", file=sys.stderr, flush=True)
+                runs[store, way].append(apart(f"{_HERE}:run", **given[store], way=way, entities=entities))
+    return _judged({place: _medians(found) for place, found in runs.items()}, entities)
+
+
+def fill(watch: Stopwatch, store: str, folder: str, address: str) -> dict[str, Any]:
+    """Apply the view and materialize it into a store: Feast's own SQLite by Feast's engine, the others by ours."""
+    from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+    from feast.types import Float64, Int64
+
+    feast = _feast(store, folder, address)
+    entity = Entity(name="entity_id", join_keys=["entity_id"], value_type=ValueType.INT64)
+    schema = [Field(name="entity_id", dtype=Int64), *(Field(name=f"f{n}", dtype=Float64) for n in range(FEATURES))]
+    source = FileSource(path=str(Path(folder) / "rows.parquet"), timestamp_field="event_timestamp")
+    view = FeatureView(name="numbers", entities=[entity], schema=schema, source=source, ttl=timedelta(0))
+    feast.apply([entity, view, FeatureService(name=_SERVICE, features=[view])])
+    with watch.running():
+        feast.materialize(START, START + timedelta(days=1))
+    return {}
+
+
+def run(watch: Stopwatch, store: str, folder: str, address: str, way: str, entities: int) -> dict[str, Any]:
+    """Read in one way, a few entities at a time: CPU and wall time of a read, and a digest of all values."""
+    read = _reading(_feast(store, folder, address), way, entities)
+    sizes = {str(size): _timed(watch, read, list(_asked(size, times, entities))) for size, times in READS.items()}
+    return {"sizes": sizes}
+
+
+def _timed(
+    watch: Stopwatch, read: Callable[[list[int]], dict[str, list[Any]]], asked: list[list[int]]
+) -> dict[str, Any]:
+    for keys in asked[:_WARM]:
+        read(keys)
+    walls, digest, cpu = [], hashlib.sha256(), 0.0
+    for keys in asked:
+        before, began = time.perf_counter(), time.process_time()
+        with watch.running():
+            found = read(keys)
+        cpu += time.process_time() - began
+        walls.append(time.perf_counter() - before)
+        digest.update(repr(sorted(found.items())).encode())
+    walls.sort()
+    return {
+        "cpu_us": cpu / len(asked) * 1e6,
+        "p50_us": walls[len(walls) // 2] * 1e6,
+        "p99_us": walls[int(len(walls) * 0.99)] * 1e6,
+        "digest": digest.hexdigest(),
+    }
+
+
+def _reading(feast: Any, way: str, entities: int) -> Callable[[list[int]], dict[str, list[Any]]]:
+    if way == "feast":
+        service = feast.get_feature_service(_SERVICE)
+        return lambda keys: dict(feast.get_online_features(service, {"entity_id": keys}).to_dict())
+    from ferroflow.adapters.feast.reader import FeatureReader
+    from ferroflow.adapters.feast.resolve import read_plan
+
+    reader = FeatureReader(read_plan(feast, _SERVICE), cache=(3600.0, ENTITIES) if way == "cached" else None)
+    if way == "cached":  # what is measured is what memory answers
+        for size, times in READS.items():
+            for keys in _asked(size, times, entities):
+                reader.read({"entity_id": keys})
+    return lambda keys: reader.read({"entity_id": keys}).to_dict()
+
+
+def _asked(size: int, times: int, entities: int) -> Iterator[list[int]]:
+    """Seeded entities; one read in ten asks for one that is not there as well."""
+    import numpy as np
+
+    dice = np.random.default_rng([size, times])
+    for number in range(times):
+        keys = dice.integers(0, entities, size).tolist()
+        if number % 10 == 9:
+            keys[-1] = entities + number
+        yield keys
+
+
+def _write_rows(path: Path, entities: int) -> None:
+    """One row an entity; one value in fifty is null."""
+    import numpy as np
+    import polars as pl
+
+    dice = np.random.default_rng(0)
+    numbers = {f"f{n}": dice.normal(size=entities) for n in range(FEATURES)}
+    rows = pl.DataFrame({"entity_id": np.arange(entities)} | numbers).with_columns(
+        pl.when(pl.Series(dice.random(entities) < 0.02)).then(None).otherwise(pl.col(name)).alias(name)
+        for name in numbers
+    )
+    rows.with_columns(pl.lit(START + timedelta(hours=1)).alias("event_timestamp")).write_parquet(path)
+
+
+def _feast(store: str, folder: str, address: str) -> Any:
+    from feast import FeatureStore, RepoConfig
+
+    online: dict[str, Any] = {"type": "sqlite", "path": str(Path(folder) / "feast_online.db")}
+    place = urlsplit(address)
+    if store == "packed":
+        online = {
+            "type": "ferroflow.adapters.feast.online.PackedSqliteOnlineStore",
+            "path": str(Path(folder) / "packed"),
+        }
+    elif store == "redis":
+        online = {"type": "redis", "connection_string": f"{place.hostname}:{place.port}"}
+    elif store == "postgres":
+        told = {"host": place.hostname, "port": place.port, "user": place.username, "password": "none"}
+        online = told | {"type": "postgres", "database": place.path[1:], "sslmode": "disable"}
+    ours: dict[str, Any] = {"batch_engine": {"type": "ferroflow.adapters.feast.engine.BulkComputeEngine"}}
+    return FeatureStore(
+        config=RepoConfig(
+            project="bench",
+            provider="local",
+            registry={"registry_type": "sql", "path": f"sqlite:///{folder}/{store}_registry.db"},
+            offline_store={"type": "ferroflow.adapters.feast.offline.PolarsOfflineStore"},
+            online_store=online,
+            entity_key_serialization_version=3,
+            **({} if store == "sqlite" else ours),
+        )
+    )
+
+
+def _medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for size in READS:
+        sizes = [run["sizes"][str(size)] for run in runs]
+        found[str(size)] = {name: round(median(s[name] for s in sizes), 1) for name in ("cpu_us", "p50_us", "p99_us")}
+        found[str(size)]["digests"] = sorted({entry["digest"] for entry in sizes})
+    return found
+
+
+def _judged(ways: dict[tuple[str, str], dict[str, Any]], entities: int) -> dict[str, Any]:
+    comparisons = {
+        "packed": (("packed", "reader"), ("packed", "feast")),
+        "packed against Feast's SQLite": (("packed", "reader"), ("sqlite", "feast")),
+        "redis": (("redis", "reader"), ("redis", "feast")),
+        "postgres": (("postgres", "reader"), ("postgres", "feast")),
+    }
+    ratios = {
+        name: {size: round(ways[theirs][size]["cpu_us"] / ways[ours][size]["cpu_us"], 2) for size in ways[ours]}
+        for name, (ours, theirs) in comparisons.items()
+    }
+    equal = all(len({digest for way in ways.values() for digest in way[str(size)]["digests"]}) == 1 for size in READS)
+    fast = all(ratio >= LIMIT for name, found in ratios.items() if name != "postgres" for ratio in found.values())
+    return {
+        "entities": entities,
+        "ways": {f"{store} {way}": figures for (store, way), figures in ways.items()},
+        "cpu_ratios": ratios,
+        "limit": LIMIT,
+        "equal": equal,
+        "passed": equal and fast,
+    }

@@ -1,0 +1,284 @@
+"""A feature service's values for serving: read and decoded directly, without Feast, pandas or protobuf."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from ferroflow.adapters.feast import keys as entity_keys
+from ferroflow.adapters.feast.cache import CachedRows
+from ferroflow.adapters.feast.plan import (
+    NO_ENTITY,
+    Entry,
+    Key,
+    KeyPlan,
+    PackedPlan,
+    ReadPlan,
+    RedisPlan,
+    Rows,
+    ViewPlan,
+)
+from ferroflow.core.errors import DataError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+MOST_ENTITIES = 10_000
+"""Rows of one read, unless the reader is told otherwise."""
+
+
+@dataclass(frozen=True)
+class ViewAnswer:
+    """What was noticed of one view."""
+
+    missing: int
+    """Rows whose entity is not in the store, or has no key."""
+    stale: int
+    """Rows whose entity's values are older than the time-to-live; they are None in the answer."""
+    newest: int | None
+    """Event time of the newest values found, stale ones included: microseconds since 1970, UTC."""
+    oldest: int | None
+    """Event time of the oldest values found, stale ones included."""
+
+
+@dataclass(frozen=True)
+class FeatureAnswer:
+    """Values of some entities."""
+
+    entities: Mapping[str, Sequence[Any]]
+    """The join keys as they were asked by."""
+    columns: Mapping[str, list[Any]]
+    """Feature -> its value in each row, in the order of the rows; None where there is none."""
+    views: Mapping[str, ViewAnswer]
+    """View -> what was noticed."""
+    moments: Sequence[int] = field(repr=False)
+    """The clock of each row, microseconds since 1970."""
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """Join keys and features by column, as ``get_online_features(...).to_dict()`` gives them."""
+        return {name: list(values) for name, values in self.entities.items()} | dict(self.columns)
+
+    def to_polars(self) -> pl.DataFrame:
+        """Join keys and features as a frame; types by the values."""
+        import polars as pl
+
+        return pl.DataFrame({name: pl.Series(name, values, strict=False) for name, values in self.to_dict().items()})
+
+    def ages(self, view: str) -> tuple[float, float] | None:
+        """Seconds from the newest and from the oldest value of a view to the latest clock; None: nothing was found."""
+        found = self.views[view]
+        if found.newest is None or found.oldest is None:
+            return None
+        now = max(self.moments)
+        return (now - found.newest) / 1e6, (now - found.oldest) / 1e6
+
+
+class FeatureReader:
+    """Reads the features of a plan.
+
+    Args:
+        plan: what ``resolve.read_plan`` made of a feature service.
+        rows: where to read from; None: what the plan says.
+        cache: seconds that rows may be kept in memory and how many of them; None: no cache. A packed file on this
+            machine needs none.
+        most: rows that one read may have.
+    """
+
+    def __init__(
+        self,
+        plan: ReadPlan,
+        rows: Rows | None = None,
+        cache: tuple[float, int] | None = None,
+        most: int = MOST_ENTITIES,
+    ) -> None:
+        self.plan = plan
+        self.most = most
+        opened = open_rows(plan) if rows is None else rows
+        self.rows: Rows = opened if cache is None else CachedRows(opened, *cache)
+        self._views = [_View(view) for view in plan.views]
+        self._fields = {key.field: key.kind for view in plan.views for key in view.keys if key.field != NO_ENTITY}
+
+    def read(
+        self, columns: Mapping[str, Sequence[Any]], now: datetime | Sequence[datetime] | None = None
+    ) -> FeatureAnswer:
+        """The newest values of each row's entities, None where they are absent or older than the time-to-live.
+
+        Args:
+            columns: each join key's values, one a row; other columns are not looked at.
+            now: the clock, or that of each row, by which values are too old; None: this machine's.
+
+        Raises:
+            DataError: a join key is missing or of another type, columns differ in length, or there are too many rows.
+            OnlineStoreAway: the store cannot be read.
+        """
+        asked, height = self._asked(columns)
+        moments = _moments(now, height)
+        found: dict[str, list[Any]] = {}
+        views = {}
+        for view in self._views:
+            entries_of = view.keys(asked, height)
+            distinct = [key for key in dict.fromkeys(entries_of) if key is not None]
+            entries = self.rows.read(view.plan.view, distinct, view.names) if distinct else {}
+            rows, views[view.plan.view] = view.values(entries_of, entries, moments)
+            found.update(zip(view.outputs, map(list, zip(*rows, strict=True)) if rows else view.empty(), strict=True))
+        return FeatureAnswer({name: columns[name] for name in asked}, found, views, moments)
+
+    def read_rows(
+        self, rows: Sequence[Mapping[str, Any]], now: datetime | Sequence[datetime] | None = None
+    ) -> FeatureAnswer:
+        """``read`` for one mapping a row.
+
+        Raises:
+            DataError: a row lacks a join key, or as ``read`` does.
+        """
+        try:
+            columns = {name: [row[name] for row in rows] for name in self._fields}
+        except KeyError as error:
+            raise DataError(f"A row has no join key {error}. Give each row {', '.join(self._fields)}.") from error
+        return self.read(columns, now) if self._fields else self.read({"": [None] * len(rows)}, now)
+
+    def close(self) -> None:
+        """Give the store's connections back."""
+        self.rows.close()
+
+    def _asked(self, columns: Mapping[str, Sequence[Any]]) -> tuple[dict[str, list[Any]], int]:
+        """The join keys' columns as plain Python values, and how many rows there are."""
+        if absent := [name for name in self._fields if name not in columns]:
+            raise DataError(f"Join keys {', '.join(absent)} are missing. Given: {', '.join(columns) or 'none'}.")
+        heights = {len(values) for values in (columns[name] for name in self._fields or columns)}
+        if len(heights) > 1:
+            raise DataError(f"Join keys have {sorted(heights)} values. Give one a row.")
+        height = heights.pop() if heights else 0
+        if height > self.most:
+            raise DataError(f"{height} rows are more than one read may have, which is {self.most}. Read in parts.")
+        return {name: _plain(name, kind, columns[name]) for name, kind in self._fields.items()}, height
+
+
+def open_rows(plan: ReadPlan) -> Rows:
+    """The back-end of a plan's store; connections are made when they are first needed."""
+    if isinstance(plan.store, PackedPlan):
+        from ferroflow.adapters.feast.packed_rows import PackedRows
+
+        return PackedRows(plan)
+    if isinstance(plan.store, RedisPlan):
+        from ferroflow.adapters.feast.redis_rows import RedisRows
+
+        return RedisRows(plan)
+    from ferroflow.adapters.feast.postgres_rows import PostgresRows
+
+    return PostgresRows(plan)
+
+
+class _View:
+    """A view's keys and values, row by row."""
+
+    def __init__(self, plan: ViewPlan) -> None:
+        self.plan = plan
+        self.names, self.outputs = plan.names, plan.outputs
+        self._ttl = None if plan.ttl_seconds is None else round(plan.ttl_seconds * 1e6)
+        self._nothing = (None,) * len(plan.features)
+        names, kinds = [key.name for key in plan.keys], [key.kind for key in plan.keys]
+        self._encode = entity_keys.encoder(names, kinds)
+        self._is_plain = len(kinds) == 1 and kinds[0] in ("int64", "int32", "text")
+
+    def keys(self, asked: Mapping[str, list[Any]], height: int) -> Sequence[Key | None]:
+        """Each row's key as the rows know it; None where a part of it is."""
+        parts = [self._part(key, asked, height) for key in self.plan.keys]
+        if self._is_plain:
+            return parts[0]
+        encode = self._encode
+        return [None if None in row else encode(row) for row in zip(*parts, strict=True)]
+
+    def _part(self, key: KeyPlan, asked: Mapping[str, list[Any]], height: int) -> list[Any]:
+        return [""] * height if key.field == NO_ENTITY else asked[key.field]
+
+    def values(
+        self, keys: Sequence[Key | None], entries: Mapping[Key, Entry], moments: Sequence[int]
+    ) -> tuple[list[Sequence[Any]], ViewAnswer]:
+        """Each row's values, and what was noticed."""
+        nothing, ttl = self._nothing, self._ttl
+        rows: list[Sequence[Any]] = []
+        missing = stale = 0
+        for key, moment in zip(keys, moments, strict=True):
+            entry = None if key is None else entries.get(key)
+            if entry is None:
+                missing += 1
+                rows.append(nothing)
+            elif ttl is not None and moment - entry[0] > ttl:
+                stale += 1
+                rows.append(nothing)
+            else:
+                rows.append(entry[1])
+        events = [event for event, _ in entries.values()]
+        return rows, ViewAnswer(missing, stale, max(events, default=None), min(events, default=None))
+
+    def empty(self) -> list[list[Any]]:
+        return [[] for _ in self.plan.features]
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "int64": (int,),
+    "int32": (int,),
+    "text": (str,),
+    "bytes": (bytes,),
+    "time": (int,),
+}
+_NONE = type(None)
+
+
+def _plain(name: str, kind: str, values: Sequence[Any]) -> list[Any]:
+    """A join key's values as the store knows them; a number for a text would else only not be found."""
+    plain = values if type(values) is list else list(values)
+    expected = _TYPES[kind][0]
+    for found in set(map(type, plain)):
+        if found is not expected and found is not _NONE:
+            convert = _CONVERSIONS[kind]
+            try:
+                return [None if value is None else convert(value) for value in plain]
+            except (TypeError, ValueError, AttributeError) as error:
+                raise DataError(f"Join key {name!r} is {kind}, given are {found.__name__}: {error}.") from error
+    return plain
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return str(value)
+
+
+def _whole(value: Any) -> int:
+    return int(operator.index(value))
+
+
+def _moment(value: Any) -> int:
+    return entity_keys.seconds(value) if isinstance(value, datetime) else _whole(value)
+
+
+_CONVERSIONS: dict[str, Callable[[Any], Any]] = {
+    "int64": _whole,
+    "int32": _whole,
+    "text": _text,
+    "bytes": lambda value: memoryview(value).tobytes(),
+    "time": _moment,
+}
+
+
+def _moments(now: datetime | Sequence[datetime] | None, height: int) -> Sequence[int]:
+    if now is None:
+        now = datetime.now(UTC)
+    if isinstance(now, datetime):
+        return [_microseconds(now)] * height
+    if len(now) != height:
+        raise DataError(f"There are {len(now)} clocks for {height} rows. Give one a row, or one for all.")
+    return [_microseconds(moment) for moment in now]
+
+
+def _microseconds(moment: datetime) -> int:
+    aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return (aware - _EPOCH) // _MICROSECOND

@@ -1,0 +1,186 @@
+"""Online rows in Redis as Feast lays them out: a hash an entity, a field a feature, read in one round trip.
+
+The hash is named by the entity's key and the project; a feature's field by the murmur3 hash of ``view:feature``; the
+event time stands in the field ``_ts:view``. How far a view is complete stands in a key of our own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import mmh3
+import redis
+
+from ferroflow.adapters.feast import keys as entity_keys
+from ferroflow.adapters.feast.plan import Entry, Key, OnlineStoreAway, ReadPlan, RedisPlan, ViewPlan
+from ferroflow.adapters.feast.rows import Watermark
+from ferroflow.adapters.feast.values import event_time, row_decoder
+from ferroflow.core.errors import DataError, SpecError
+
+
+def field_name(view: str, feature: str) -> bytes:
+    """The field of an entity's hash that holds a feature."""
+    return mmh3.hash(f"{view}:{feature}", signed=False).to_bytes(4, "little")
+
+
+def watermark_key(project: str, view: str) -> str:
+    """The key that says how far a view is complete: JSON ``{"event": µs, "ingested": µs | null}``."""
+    return f"ferroflow:{project}:{view}:watermark"
+
+
+class RedisRows:
+    """Rows of a plan whose store is Redis.
+
+    A connection that was lost is made again once for each command. After a failure the server is left in peace for
+    ``rest_seconds``: reads fail at once instead of each waiting for its timeout.
+
+    Args:
+        connect_seconds: how long a connection may take.
+        read_seconds: how long an answer may take.
+    """
+
+    def __init__(
+        self,
+        plan: ReadPlan,
+        connect_seconds: float = 1.0,
+        read_seconds: float = 1.0,
+        rest_seconds: float = 0.25,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if not isinstance(plan.store, RedisPlan):
+            raise SpecError(f"The plan's store is {plan.store.type!r}; rows in Redis need 'redis'.")
+        self.plan = plan
+        self.rest_seconds = rest_seconds
+        self._clock = clock
+        self._shown = plan.store.shown
+        self._pool = redis.ConnectionPool.from_url(
+            plan.store.url, socket_connect_timeout=connect_seconds, socket_timeout=read_seconds
+        )
+        self._local = threading.local()
+        self._open: list[Any] = []
+        self._lock = threading.Lock()
+        self._away_until = 0.0
+        self._views: dict[tuple[str, tuple[str, ...]], _View] = {}
+
+    def read(self, view: str, keys: Sequence[Key], features: Sequence[str]) -> Mapping[Key, Entry]:
+        """The newest row of each entity that is there, in one round trip.
+
+        Raises:
+            OnlineStoreAway: Redis does not answer, or not in time.
+            DataError: a key is of another type than the plan says, or a stored value is none of Feast's.
+        """
+        reader = self._view(view, tuple(features))
+        distinct = list(dict.fromkeys(keys))
+        replies = self._ask(b"".join([reader.command(key) for key in distinct]), len(distinct))
+        return reader.entries(distinct, replies)
+
+    def watermark(self, view: str) -> Watermark | None:
+        """How far the view is complete; None when nobody said."""
+        name = watermark_key(self.plan.project, self.plan.of(view).table).encode()
+        (stored,) = self._ask(b"*2\r\n$3\r\nGET\r\n" + _bulk(name), 1)
+        if stored is None:
+            return None
+        try:
+            told = json.loads(stored)
+            return Watermark(int(told["event"]), None if told["ingested"] is None else int(told["ingested"]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise OnlineStoreAway(f"{name.decode()} in {self._shown} is no watermark: {stored!r}.") from error
+
+    def close(self) -> None:
+        """Give the connections back; a later read makes new ones."""
+        with self._lock:
+            found, self._open = self._open, []
+        for connection in found:
+            connection.disconnect()
+        self._local = threading.local()
+
+    def _view(self, view: str, features: tuple[str, ...]) -> _View:
+        found = self._views.get((view, features))
+        if found is None:
+            found = self._views[view, features] = _View(self.plan, self.plan.of(view), features)
+        return found
+
+    def _ask(self, commands: bytes, answers: int) -> list[Any]:
+        if not answers:
+            return []
+        if self._clock() < self._away_until:
+            raise OnlineStoreAway(f"The online store {self._shown} is away; it is asked again soon.")
+        try:
+            return self._answers(commands, answers)
+        except redis.TimeoutError as error:
+            raise self._away(error) from error
+        except redis.ConnectionError as lost:
+            try:
+                return self._answers(commands, answers)
+            except redis.RedisError as error:
+                raise self._away(error) from lost
+        except redis.RedisError as error:
+            raise OnlineStoreAway(f"The online store {self._shown} refuses: {error}") from error
+
+    def _answers(self, commands: bytes, answers: int) -> list[Any]:
+        connection = self._connection()
+        whole = False
+        try:
+            connection.send_packed_command([commands], check_health=False)
+            replies = [connection.read_response(disable_decoding=True) for _ in range(answers)]
+            whole = True
+        finally:
+            if not whole:  # answers that were not read would be taken for those of the next command
+                connection.disconnect()
+        return replies
+
+    def _connection(self) -> Any:
+        """This thread's connection, in this process: a fork must not share it."""
+        local = self._local
+        if getattr(local, "process", None) != os.getpid():
+            local.connection, local.process = self._pool.make_connection(), os.getpid()
+            with self._lock:
+                self._open.append(local.connection)
+        local.connection.connect()
+        return local.connection
+
+    def _away(self, error: Exception) -> OnlineStoreAway:
+        self._away_until = self._clock() + self.rest_seconds
+        return OnlineStoreAway(
+            f"The online store {self._shown} does not answer: {error}. Start it, or see its address."
+        )
+
+
+class _View:
+    """The commands that ask for some features of a view, and what makes entries of the answers."""
+
+    def __init__(self, plan: ReadPlan, view: ViewPlan, features: tuple[str, ...]) -> None:
+        kinds = dict(view.features)
+        fields = [field_name(view.table, name) for name in features] + [f"_ts:{view.table}".encode()]
+        self._head = b"*%d\r\n$5\r\nHMGET\r\n$" % (len(fields) + 2)
+        self._tail = b"".join(_bulk(field) for field in fields)
+        self._project = plan.project.encode()
+        self._decoder = row_decoder([kinds.get(name, "proto") for name in features])
+        self._single = entity_keys.single_encoder(view.keys[0].name, view.keys[0].kind) if len(view.keys) == 1 else None
+
+    def command(self, key: Key) -> bytes:
+        if isinstance(key, bytes):
+            name = key + self._project
+        elif self._single is not None:
+            name = self._single(key) + self._project
+        else:
+            raise DataError(f"The key {key!r} is one value where the view has several. Give the serialized entity key.")
+        return b"%b%d\r\n%b\r\n%b" % (self._head, len(name), name, self._tail)
+
+    def entries(self, keys: Sequence[Key], replies: Sequence[Any]) -> dict[Key, Entry]:
+        decoder = self._decoder
+        found: dict[Key, Entry] = {}
+        for key, reply in zip(keys, replies, strict=True):
+            moment = reply.pop()
+            if moment is not None:
+                found[key] = (event_time(moment), decoder(reply))
+        return found
+
+
+def _bulk(data: bytes) -> bytes:
+    return b"$%d\r\n%b\r\n" % (len(data), data)

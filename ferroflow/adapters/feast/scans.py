@@ -1,0 +1,223 @@
+"""Where stored rows lie: a Parquet file, a folder of them (also by partitions), a pattern, or the like on S3."""
+
+from __future__ import annotations
+
+import glob
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from feast.data_format import ParquetFormat
+from feast.infra.offline_stores.file_source import FileSource
+
+from ferroflow.core.errors import DataError, SpecError, UsageError
+
+_REMOTE = ("s3://", "gs://", "gcs://", "az://", "abfs://", "abfss://")
+
+
+@dataclass(frozen=True)
+class Place:
+    """An address of Parquet files.
+
+    Attributes:
+        address: a path, or an address of an object store; both may be a file, a folder or a pattern (``*``, ``**``).
+        options: what the object store needs beside the environment's ``AWS_…`` variables.
+    """
+
+    address: str
+    options: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def remote(self) -> bool:
+        """Whether it lies in an object store."""
+        return self.address.startswith(_REMOTE)
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.address if self.remote else Path(self.address).name
+
+    @property
+    def _pattern(self) -> bool:
+        return glob.has_magic(self.address) and (self.remote or not Path(self.address).exists())
+
+    def scan(self) -> pl.LazyFrame:
+        """All rows, lazily; folders in the order of their files' paths, partitions as columns.
+
+        Raises:
+            DataError: nothing is there, or what is there is no Parquet file.
+        """
+        target, many = self._target()
+        try:
+            rows = pl.scan_parquet(
+                target, glob=many, hive_partitioning=True if many else None, storage_options=self.options or None
+            )
+            rows.collect_schema()
+        except FileNotFoundError as error:
+            raise self._missing() from error
+        except (OSError, pl.exceptions.PolarsError) as error:
+            if "expanded paths were empty" in str(error) or "not found" in str(error).lower():
+                raise self._missing() from error
+            raise DataError(f"{self.name} cannot be read as Parquet: {error}") from error
+        return rows
+
+    def add(self, table: pa.Table, view: str) -> None:
+        """Add rows to a folder: one more file in it, whole or not at all.
+
+        Raises:
+            SpecError: the place is a single file, a pattern, or a folder of partitions.
+        """
+        single = self.address.endswith(".parquet") if self.remote else Path(self.address).is_file()
+        if single or self._pattern:
+            raise SpecError(
+                f"View {view!r} keeps its rows in {self.name}, a single file or a pattern; only a source that is a "
+                f"folder can be added to. Name a folder in its FileSource."
+            )
+        if not self.remote and any("=" in path.name for path in Path(self.address).glob("*") if path.is_dir()):
+            raise SpecError(f"View {view!r} keeps its rows in partitions of {self.name}. Write them there yourself.")
+        Place(f"{self.address.rstrip('/')}/part-{uuid.uuid4().hex}.parquet", self.options).write(table)
+
+    def write(self, table: pa.Table) -> None:
+        """Write one file; readers see none of it or all of it, and it survives a loss of power."""
+        if self.remote:
+            frame = pl.DataFrame(pl.from_arrow(table))
+            frame.write_parquet(self.address, storage_options=self.options or None)
+            return
+        path = Path(self.address)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                pq.write_table(table, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        with _opened(path.parent) as folder:
+            os.fsync(folder)
+
+    def exists(self) -> bool:
+        """Whether something is there already."""
+        if not self.remote:
+            return Path(self.address).exists()
+        try:
+            self.scan()
+        except DataError:
+            return False
+        return True
+
+    def _target(self) -> tuple[str, bool]:
+        if self._pattern:
+            return self.address, True
+        if self.remote:
+            single = self.address.endswith(".parquet")
+            return (self.address if single else f"{self.address.rstrip('/')}/**/*.parquet"), not single
+        path = Path(self.address)
+        if not path.exists():
+            raise self._missing()
+        return (f"{glob.escape(str(path))}/**/*.parquet", True) if path.is_dir() else (str(path), False)
+
+    def _missing(self) -> DataError:
+        return DataError(
+            f"The offline store has no {self.name}. Refresh the features first: run the train or ingest flow."
+        )
+
+
+def place(source: Any, repo_path: Any) -> Place:
+    """Where a Feast source's rows lie; relative paths begin in Feast's repository.
+
+    Raises:
+        SpecError: no ``FileSource``, or one of another format than Parquet.
+    """
+    if not isinstance(source, FileSource):
+        raise SpecError(
+            f"The source {getattr(source, 'name', source)!r} is no FileSource; this store reads files only."
+        )
+    if not isinstance(source.file_format, ParquetFormat | None):
+        raise SpecError(f"The source {source.name!r} is {type(source.file_format).__name__}; this store reads Parquet.")
+    return at(source.path, source.s3_endpoint_override, repo_path)
+
+
+def at(uri: str, endpoint: str | None, repo_path: Any) -> Place:
+    """A path or an address, with the endpoint of an S3 server other than Amazon's."""
+    address = str(FileSource.get_uri_for_file_path(repo_path, uri.removeprefix("file://")))
+    options = {}
+    if address.startswith("s3://") and endpoint:
+        options = {"aws_endpoint_url": endpoint}
+        if endpoint.startswith("http://"):
+            options["aws_allow_http"] = "true"
+    return Place(address, options)
+
+
+def checked(rows: pl.LazyFrame, columns: Sequence[str], owner: str, where: Place) -> pl.LazyFrame:
+    """The rows as they are, if they have the columns.
+
+    Raises:
+        DataError: a column is missing.
+    """
+    kinds = rows.collect_schema()
+    absent = [column for column in columns if column not in kinds]
+    if absent:
+        raise DataError(
+            f"{owner} needs {', '.join(map(repr, absent))}, which {where.name} does not have. It has "
+            f"{', '.join(map(repr, kinds))}. Correct the view or its source, or write the file anew."
+        )
+    return rows
+
+
+def fitting(table: pa.Table, columns: Sequence[str], where: Place, view: str) -> pa.Table:
+    """Rows to be added, in the order and types of those that are there already.
+
+    Raises:
+        UsageError: columns are missing or too many, or values do not fit.
+    """
+    try:
+        kinds = where.scan().collect_schema()
+    except DataError:
+        kinds = None
+    expected = list(columns) if kinds is None else list(kinds)
+    absent = [column for column in dict.fromkeys([*expected, *columns]) if column not in table.column_names]
+    beyond = [column for column in table.column_names if kinds is not None and column not in expected]
+    if absent or beyond:
+        raise UsageError(
+            f"Rows for view {view!r} lack the columns {absent} and have {beyond} too many. "
+            f"{where.name} has {expected}. Give exactly these."
+        )
+    if kinds is None:
+        return table
+    ordered = table.select(expected)
+    try:
+        return ordered.cast(_arrow(kinds, ordered.schema))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise UsageError(f"Rows for view {view!r} do not fit the types in {where.name}: {error}. Cast them.") from error
+
+
+def arrow_types(rows: pl.LazyFrame) -> pa.Schema:
+    """The rows' columns and types as Feast takes them: texts as ``string``."""
+    schema = pl.DataFrame(schema=rows.collect_schema()).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+    plain = {pa.large_string(): pa.string(), pa.large_binary(): pa.binary()}
+    return pa.schema([(kind.name, plain.get(kind.type, kind.type)) for kind in schema])
+
+
+def _arrow(kinds: pl.Schema, given: pa.Schema) -> pa.Schema:
+    """The stored types; a column that Polars reads as the same type keeps its own."""
+    stored = arrow_types(pl.LazyFrame(schema=kinds))
+    read = pl.DataFrame(pl.from_arrow(given.empty_table())).schema
+    return pa.schema([given.field(name) if read[name] == kinds[name] else stored.field(name) for name in kinds])
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)

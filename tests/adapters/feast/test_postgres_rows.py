@@ -1,0 +1,128 @@
+"""Rows in PostgreSQL when a connection is lost, a statement takes too long, or a table is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from feast.protos.feast.types.Value_pb2 import Value
+
+from ferroflow.adapters.feast.keys import entity_key
+from ferroflow.adapters.feast.plan import KeyPlan, OnlineStoreAway, PackedPlan, PostgresPlan, ReadPlan, ViewPlan
+from ferroflow.adapters.feast.postgres_rows import PostgresRows
+from ferroflow.adapters.feast.rows import Watermark
+from ferroflow.core.errors import DataError, SpecError
+from tests.engines import PASSWORD, free_port, postgres_server
+
+SCHEMA = 'odd "name"'
+USERS = ViewPlan(
+    view="users",
+    table="users_v2",
+    keys=(KeyPlan(name="user_id", field="user", kind="int64"),),
+    features=(("clicks", "double"), ("name", "text")),
+)
+PAIRS = ViewPlan(
+    view="pairs",
+    table="pairs",
+    keys=(KeyPlan(name="a", field="a", kind="int64"), KeyPlan(name="b", field="b", kind="text")),
+    features=(("spent", "double"),),
+)
+EXPECTED = {1: (10_000_005, [None, 2.5])}
+
+
+def plan(address: str) -> ReadPlan:
+    return ReadPlan(store=PostgresPlan(url=address, schema_name=SCHEMA), project="shop", views=(USERS, PAIRS))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with postgres_server() as address:
+        with psycopg.connect(address, autocommit=True) as owner:
+            owner.execute('CREATE SCHEMA "odd ""name"""')
+            owner.execute('SET search_path = "odd ""name"""')
+            owner.execute(
+                "CREATE TABLE shop_users_v2 (entity_key bytea, feature_name text, value bytea, event_ts timestamptz)"
+            )
+            given = [entity_key(["user_id"], ["int64"], [1]), "clicks", Value(double_val=2.5).SerializeToString()]
+            owner.execute("INSERT INTO shop_users_v2 VALUES (%s, %s, %s, '1970-01-01 00:00:10.000005Z')", given)
+            owner.execute("CREATE TABLE ferroflow_watermarks (project text, view text, event bigint, ingested bigint)")
+            owner.execute("INSERT INTO ferroflow_watermarks VALUES ('shop', 'users_v2', 7, NULL)")
+        yield address
+
+
+def test_rows_and_watermarks_are_read_from_the_plans_schema(server: str) -> None:
+    rows = PostgresRows(plan(server))
+    assert rows.read("users", [1, 2], ["name", "clicks"]) == EXPECTED
+    assert rows.read("users", [], ["name"]) == {}
+    assert (rows.watermark("users"), rows.watermark("pairs")) == (Watermark(7, None), None)
+    rows.close()
+    assert rows.read("users", [1], ["name", "clicks"]) == EXPECTED
+    rows.close()
+
+
+def test_a_lost_connection_is_made_again(server: str) -> None:
+    rows = PostgresRows(plan(server))
+    assert rows.read("users", [1], ["name", "clicks"]) == EXPECTED
+    with psycopg.connect(server) as owner:
+        owner.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+    assert rows.read("users", [1], ["name", "clicks"]) == EXPECTED
+    rows.close()
+
+
+def test_a_statement_that_takes_too_long_is_given_up(server: str) -> None:
+    rows = PostgresRows(plan(server), read_seconds=0.2)
+    with psycopg.connect(server) as owner:
+        owner.execute('LOCK TABLE "odd ""name""".shop_users_v2 IN ACCESS EXCLUSIVE MODE')
+        with pytest.raises(OnlineStoreAway, match="statement timeout"):
+            rows.read("users", [1], ["clicks"])
+    assert rows.read("users", [1], ["name", "clicks"]) == EXPECTED
+    rows.close()
+
+
+def test_a_connection_cannot_write(server: str) -> None:
+    rows = PostgresRows(plan(server))
+    with pytest.raises(OnlineStoreAway, match="read-only"):
+        rows._ask(psycopg.sql.SQL("DELETE FROM shop_users_v2").format(), [])
+    assert rows.read("users", [1], ["name", "clicks"]) == EXPECTED
+    rows.close()
+
+
+def test_a_view_that_was_never_applied_is_told_and_no_watermarks_are_none(server: str) -> None:
+    rows = PostgresRows(plan(server))
+    serialized = entity_key(["a", "b"], ["int64", "text"], [1, "x"])
+    with pytest.raises(OnlineStoreAway, match="shop_pairs"):
+        rows.read("pairs", [serialized], ["spent"])
+    with pytest.raises(DataError, match="several"):
+        rows.read("pairs", [1], ["spent"])
+    rows.close()
+    elsewhere = ReadPlan(store=PostgresPlan(url=server), project="shop", views=(USERS,))
+    rows = PostgresRows(elsewhere)
+    assert rows.watermark("users") is None
+    rows.close()
+
+
+def test_a_server_that_is_away_is_told_without_the_password_and_left_in_peace() -> None:
+    now = [10.0]
+    read = plan(f"postgresql://shop:s3cret@127.0.0.1:{free_port()}/shop?sslkey=s3cret")
+    rows = PostgresRows(read, rest_seconds=5, clock=lambda: now[0])
+    with pytest.raises(OnlineStoreAway, match="gives no rows") as told:
+        rows.read("users", [1], ["clicks"])
+    assert "s3cret" not in f"{told.value} {read!r}"
+    with pytest.raises(OnlineStoreAway, match="asked again soon"):
+        rows.watermark("users")
+    now[0] += 5
+    with pytest.raises(OnlineStoreAway, match="gives no rows"):
+        rows.watermark("users")
+
+
+def test_a_wrong_password_is_told_without_it(server: str) -> None:
+    rows = PostgresRows(plan(server.replace("tr0ub4dor%263", "guess3d")))
+    with pytest.raises(OnlineStoreAway, match="password authentication failed") as told:
+        rows.read("users", [1], ["clicks"])
+    assert "guess3d" not in str(told.value) and PASSWORD not in str(told.value)
+
+
+def test_a_plan_of_another_store_is_refused() -> None:
+    with pytest.raises(SpecError, match="'packed'"):
+        PostgresRows(ReadPlan(store=PackedPlan(path="x"), project="shop", views=()))

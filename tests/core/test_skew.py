@@ -1,0 +1,98 @@
+"""Equal means equal: as the graph is fed them, bit by bit."""
+
+from __future__ import annotations
+
+import math
+import struct
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ferroflow.core.records import FeatureSkew, SkewReport
+from ferroflow.core.skew import EXAMPLES, Column, counted, different, judge, merged, sentence
+from ferroflow.core.spec import Skew
+from tests.rides import START
+
+NUMBERS = st.one_of(st.none(), st.floats(width=64, allow_infinity=True), st.sampled_from([0.0, -0.0, 1e-50, 0.1]))
+
+
+def fed(value: float | None) -> bytes:
+    """The four bytes that the graph gets; missing values are one."""
+    if value is None or math.isnan(value):
+        return b"missing"
+    try:
+        return struct.pack("<f", value)
+    except OverflowError:
+        return struct.pack("<f", math.copysign(math.inf, value))
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=20))
+def test_numbers_differ_when_their_four_bytes_do(pairs: list[tuple[float | None, float | None]]) -> None:
+    pairs += [(left, left) for left, _ in pairs]
+    logged, again = (pl.Series([pair[side] for pair in pairs], dtype=pl.Float64) for side in (0, 1))
+    assert different(logged, again).to_list() == [fed(left) != fed(right) for left, right in pairs]
+
+
+@pytest.mark.parametrize(("dtype", "values"), [(pl.Int64, (1, 2)), (pl.String, ("a", "A"))])
+def test_categories_differ_by_value_and_missing_ones_do_not(dtype: pl.DataType, values: tuple[object, object]) -> None:
+    one, other = values
+    logged, again = (pl.Series(row, dtype=dtype) for row in ([one, one, None, None], [one, other, one, None]))
+    assert different(logged, again).to_list() == [False, True, True, False]
+
+
+def test_no_row_is_no_difference() -> None:
+    empty = pl.Series([], dtype=pl.Float64)
+    counts, differs = counted(Column("x", empty, empty), pl.Series([], dtype=pl.String), pl.Series([], dtype=pl.String))
+    assert (counts.compared, counts.mismatched, differs.len()) == (0, 0, 0)
+
+
+def parts(wrong: int, rows: int = 10) -> FeatureSkew:
+    names = pl.Series([f"p{row}" for row in range(rows)])
+    logged = pl.Series([1.0] * rows)
+    again = pl.Series([2.0] * wrong + [1.0] * (rows - wrong))
+    return counted(Column("x", logged, again), names, pl.Series(["1"] * rows))[0]
+
+
+def test_counts_of_versions_add_up_and_examples_stay_few() -> None:
+    quiet = parts(0).model_copy(update={"feature": "y"})
+    [first, last] = merged([quiet, parts(4), parts(3)])
+    assert (first.feature, first.compared, first.mismatched) == ("x", 20, 7)
+    assert len(first.examples) == EXAMPLES
+    assert last == quiet
+
+
+def report(*features: FeatureSkew, rows: int = 10) -> SkewReport:
+    return SkewReport(
+        pipeline="toy",
+        fingerprint="f",
+        as_of=START,
+        since=START,
+        predictions=rows,
+        read=rows,
+        compared=rows,
+        degraded=0,
+        not_comparable={},
+        differing=0,
+        features=features,
+    )
+
+
+def test_one_value_is_an_alarm_unless_the_pipeline_allows_a_share() -> None:
+    one = report(parts(1))
+    assert judge(one, Skew()) == (True, "1 of 10 logged values differ from a recomputation (x 1); 10 predictions")
+    assert not judge(one, Skew(max_share=0.1))[0]
+    assert not judge(one, Skew(min_rows=11))[0]
+    assert not judge(report(parts(0)), Skew())[0]
+
+
+def test_a_share_is_one_features_and_not_all_features_together() -> None:
+    others = [parts(0).model_copy(update={"feature": f"y{number}"}) for number in range(50)]
+    assert judge(report(parts(2), *others), Skew(max_share=0.1))[0]
+
+
+def test_nothing_logged_is_said_as_such() -> None:
+    assert sentence(report(rows=0)) == "0 of 0 logged values differ from a recomputation; 0 predictions"
+    assert not judge(report(rows=0), Skew())[0]
