@@ -31,7 +31,7 @@ $(DEV): $(RUNTIME)
 demo: $(RUNTIME)  ## the whole loop on real data: from dirty files to a model that repaired itself
 	$(BIN)/ferroflow demo
 
-test: $(DEV)  ## all tests, and that they cover ferroflow/
+test: $(DEV)  ## all tests, and that they cover ferroflow/ (commands and servers that they start are not counted)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report= $(TESTS)
 	$(BIN)/coverage report --skip-covered --skip-empty --fail-under 90
 

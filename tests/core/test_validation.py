@@ -277,7 +277,7 @@ def test_error_of_a_check_or_of_derive_quotes_no_personal_value(schema: type, to
         check_rows(rows, schema, derive=derive, personal=["email"])
     assert told in str(raised.value)
     assert "secret" not in "".join(traceback.format_exception(raised.value))
-    with pytest.raises(SchemaError, match=r"bob@secret\.org"):  # where nothing is personal the value helps
+    with pytest.raises(SchemaError, match=r"(bob|eve)@secret\.org"):  # where nothing is personal the value helps
         check_rows(rows, schema, derive=derive)
 
 
