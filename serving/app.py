@@ -210,6 +210,11 @@ class App:
         for why, counts in (("missing", answer.vectors.missing), ("stale", answer.vectors.stale)):
             for view, count in counts.items():
                 self.metrics.features.labels(pipeline, view, why).inc(count)
+        for view, watermark in answer.vectors.watermarks.items():
+            if watermark is not None:
+                self.metrics.complete.labels(pipeline, view).set(watermark.event / 1e6)
+        for what, count in answer.cache.items():
+            self.metrics.cache.labels(pipeline, what).set(count)
 
     def _swapped(self, pipeline: str, before: Model | None, now: Model) -> None:
         self.metrics.swaps.labels(pipeline).inc()

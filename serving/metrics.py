@@ -34,6 +34,20 @@ class Metrics:
             "ferroflow_features_missing", "Rows whose stored features were null.", ["pipeline", "view", "why"], **by
         )
 
+        self.complete = Gauge(
+            "ferroflow_features_complete_until_seconds",
+            "Unix time up to which a view was complete when it was last read.",
+            ["pipeline", "view"],
+            **newest,
+        )
+        every = {**by, "multiprocess_mode": "livesum"}
+        self.cache = Gauge(
+            "ferroflow_features_cache",
+            "Rows of a server's online store that a cache had, or had not, and how many it holds.",
+            ["pipeline", "what"],
+            **every,
+        )
+
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""
         if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):

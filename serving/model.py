@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,6 +48,7 @@ class Answer:
     predictions: np.ndarray  # (rows,) float32
     vectors: Vectors
     reasons: tuple[str, ...]
+    cache: Mapping[str, int]  # what became of look-ups since the process began; empty without a cache
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Model:
         predictions = self.graph.predict(vectors.frame)
         if predictions.shape != (rows.height,) or not np.isfinite(predictions).all():
             raise ModelError(f"Version {self.version} gives no finite prediction for these values.")
-        return Answer(predictions, vectors, reasons)
+        return Answer(predictions, vectors, reasons, self.online.cache() if self.online else {})
 
 
 def load(

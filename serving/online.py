@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ferroflow.adapters.feast.cache import CachedRows
 from ferroflow.adapters.feast.online_rows import cached_rows, read_plan
 from ferroflow.adapters.feast.plan import PackedPlan, Rows
 from ferroflow.adapters.home import Home
@@ -21,6 +23,10 @@ class Online:
     def open(self) -> Rows | None:
         """What to read from; None while its file is not there."""
         return self.rows if self.file is None or self.file.is_file() else None
+
+    def cache(self) -> Mapping[str, int]:
+        """Hits, misses and the like, of a store that is read through a cache."""
+        return self.rows.statistics()._asdict() if isinstance(self.rows, CachedRows) else {}
 
 
 class OnlineStores:

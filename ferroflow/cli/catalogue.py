@@ -103,6 +103,27 @@ def measure_importance(home: Home, pipeline: str, as_json: bool) -> None:
         typer.echo(f"{growth:+10.4g}  {name}")
 
 
+def backfill_features(home: Home, pipeline: str, span: tuple[datetime | None, datetime | None], as_json: bool) -> None:
+    """Bring a span of every stored view online, and print how many entities got a row.
+
+    Raises:
+        UnknownPipeline: no pipeline of that name.
+        UsageError: the span ends before it begins.
+        NotFound: the pipeline has no stored features, or they were never computed for that time.
+    """
+    from ferroflow.stations.materialize import backfill
+
+    spec, (start, end) = pipelines.load(pipeline), span
+    if not spec.stored or start is None or end is None:
+        raise NotFound(f"Pipeline {pipeline!r} has no stored features: nothing of it is kept online.")
+    written = backfill(spec, start, end, home)
+    if as_json:
+        tell({"pipeline": pipeline, "from": start.isoformat(), "to": end.isoformat(), "entities": written})
+        return
+    for view, entities in written.items():
+        typer.echo(f"{view}: {entities:,} entities, available from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC")
+
+
 def known(home: Home, pipeline: str | None, as_of: datetime | None) -> Catalogue:
     """The catalogue of one pipeline or of all, as of the moment or each pipeline's own clock.
 

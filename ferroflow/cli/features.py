@@ -65,3 +65,18 @@ def features_measure(pipeline: Pipeline, home: HomeOption = None, as_json: JsonO
     from ferroflow.cli.catalogue import measure_importance
 
     measure_importance(home_of(home), pipeline, as_json)
+
+
+@features_app.command("backfill")
+def features_backfill(
+    pipeline: Pipeline,
+    start: Annotated[str, typer.Option("--from", help="What became available from this moment on.")],
+    end: Annotated[str, typer.Option("--to", help="Up to this moment, included.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring stored features of a span online once more; values of later moments stay, and so do the watermarks."""
+    from ferroflow.cli.catalogue import backfill_features
+
+    moments = moment_of(start, "--from"), moment_of(end, "--to")
+    backfill_features(home_of(home), pipeline, moments, as_json)

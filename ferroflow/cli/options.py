@@ -34,7 +34,7 @@ def home_of(home: Path | None) -> Home:
     return Home.of(settings_of(home))
 
 
-def moment_of(text: str | None) -> datetime | None:
+def moment_of(text: str | None, option: str = "--as-of") -> datetime | None:
     """Read ``2023-04-01`` or ``2023-04-01T04:00`` (UTC unless an offset is given).
 
     Raises:
@@ -47,5 +47,5 @@ def moment_of(text: str | None) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise UsageError(f"--as-of {text!r} is no moment. Write 2023-04-01 or 2023-04-01T04:00.") from None
+        raise UsageError(f"{option} {text!r} is no moment. Write 2023-04-01 or 2023-04-01T04:00.") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -2,7 +2,8 @@
 
 What a view's windows can still need of earlier events is kept in a file beside the offline store, together with the
 place in the stream up to which events are in it. The online rows are written first and the file after them, so a push
-that was killed is pushed again, and one that is pushed twice counts once.
+that was killed is pushed again, and one that is pushed twice counts once. Of one moment, what a materialization made
+of all accepted rows holds against what was pushed.
 """
 
 from __future__ import annotations
@@ -67,13 +68,12 @@ class Pusher:
         self.late = duration(late)
         self.file = home.offline(spec.name) / "pushed" / f"{view}.json"
 
-    def push(self, events: pl.DataFrame, *, place: int, at: datetime, until: datetime | None = None) -> Pushed:
+    def push(self, events: pl.DataFrame, *, place: int, until: datetime | None = None) -> Pushed:
         """Take events into the windows, and put the latest window of each entity that they changed online.
 
         Args:
             events: accepted rows, in any order.
             place: of the last of these events in the stream; a push at or before the place that is kept does nothing.
-            at: the clock: when the changed rows were made (UTC). Of two rows of one moment the later one holds.
             until: moves the windows' watermark to this moment, whether or not an event came.
 
         Raises:
@@ -87,7 +87,7 @@ class Pusher:
             before = state.too_late
             changed = state.push(events, until=until)
             latest = changed.sort(AVAILABLE_AT, maintain_order=True).unique(self.windows.entity, keep="last")
-            self._write(latest, at, state.watermark)
+            self._write(latest, state.watermark)
             write_record(self.file, _Kept(place=place, state=state.to_json()))
         return Pushed(place=place, rows=latest.height, too_late=state.too_late - before)
 
@@ -96,14 +96,15 @@ class Pusher:
         with locked(self.file):
             self.file.unlink(missing_ok=True)
 
-    def _write(self, latest: pl.DataFrame, at: datetime, watermark: int | None) -> None:
+    def _write(self, latest: pl.DataFrame, watermark: int | None) -> None:
         """The rows, and then how far they reach; a value that is newer stays."""
         from ferroflow.adapters.feast.marks import advance
         from ferroflow.adapters.feast.store import write_online
 
         if not latest.is_empty():
-            made = pl.lit(at, dtype=pl.Datetime("us", "UTC")).alias(INGESTED_AT)
-            write_online(self._feast, self.windows.name, latest.with_columns(made))
+            # As created at its own moment: of one moment, what a batch made of all events replaces what was pushed.
+            made = latest.with_columns(pl.col(AVAILABLE_AT).alias(INGESTED_AT))
+            write_online(self._feast, self.windows.name, made)
         if watermark is not None:
             advance(self._plan, self.windows.name, watermark)
 

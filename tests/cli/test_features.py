@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from ferroflow.adapters.home import Home
 from ferroflow.cli import catalogue as verbs
 from ferroflow.cli.main import app
 from ferroflow.core.errors import NotFound, UnknownPipeline
-from tests import toy_model
+from ferroflow.stations.features import refresh_offline
+from tests import rides, toy_model
 
 WINDOWED = next(name for name in pipelines.names() if pipelines.load(name).stored)
 VIEW = pipelines.load(WINDOWED).stored[0].name
@@ -88,3 +90,20 @@ def test_the_page_lies_where_the_service_finds_it(home: Home) -> None:
         found = page_of(home, f"/reports/{path.parent.name}/{path.name}")
         assert found is not None and f"{VIEW}__".encode() in found
     assert one != every and every.parent.name not in pipelines.names() and not every.parent.name.isidentifier()
+
+
+def test_a_span_is_brought_online_again_and_bad_spans_are_refused(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = rides.simulate(40)
+    refresh_offline(rides.pipeline(), rides.accept(home, rows), rides.START + timedelta(days=6), home)
+    monkeypatch.setattr(pipelines, "load", lambda name: rides.pipeline())
+    day = ["--from", "2023-01-02", "--to", "2023-01-03T00:00"]
+    entities = json.loads(told(home, "backfill", "rides", *day, "--json"))["entities"]
+    assert set(entities) == {"departures", "arrivals"} and all(entities.values())
+    assert "departures: " in told(home, "backfill", "rides", *day)
+    for wrong, why in (
+        (["--from", "soon", "--to", "2023-01-03"], "--from 'soon'"),
+        ([day[2], day[1], day[0], day[3]], "Swap"),
+    ):
+        done = CliRunner().invoke(app, ["features", "backfill", "rides", *wrong, "--home", str(home.root)])
+        assert done.exit_code != 0
+        assert why in str(done.exception)

@@ -70,8 +70,13 @@ def test_the_model_is_fed_what_feast_wrote(embedded: Home, server: str) -> None:
     home = Home(embedded.root, server)
     written_by_feast(home)
     model = loaded(home, OnlineStores(home))
+    assert model.online is not None
     assert answered(model) == (100 + 2 * 2.5 + 12 + 20, ())
     assert answered(model, zone=9) == (100 + 2 * 2.5 + 12 + 10, ())
+    before = model.online.cache()
+    assert answered(model) == (100 + 2 * 2.5 + 12 + 20, ())
+    assert model.online.cache()["hits"] == before["hits"] + 1
+    assert model.online.cache()["misses"] == before["misses"]
 
 
 def test_models_of_one_plan_share_one_store_and_its_cache(embedded: Home) -> None:

@@ -176,6 +176,8 @@ def test_probes_models_and_metrics_are_ours(server: Server) -> None:
     server.predict(ROW)
     text = httpx.get(f"{server.url}/metrics").text
     assert re.search(r'ferroflow_requests_total\{pipeline="toy",route="predict",status="200"\} \d', text)
+    [complete] = re.findall(r'ferroflow_features_complete_until_seconds\{pipeline="toy",view="zone_hour"\} (\S+)', text)
+    assert float(complete) == NOON.timestamp()
     assert "no-such-path" not in httpx.get(f"{server.url}/no-such-path").text + text
 
 

@@ -25,7 +25,6 @@ from tests.rides import START, accept, pipeline, simulate
 
 ROOT = Path(__file__).resolve().parents[2]
 END = START + timedelta(days=5)
-LATER = START + timedelta(days=9)
 
 
 @feature
@@ -67,7 +66,7 @@ def pusher(home: Home) -> Pusher:
 
 
 def pushed(home: Home, events: pl.DataFrame, place: int, until: datetime | None = None) -> Pushed:
-    return pusher(home).push(events, place=place, at=LATER + timedelta(seconds=place), until=until)
+    return pusher(home).push(events, place=place, until=until)
 
 
 def online(home: Home) -> dict[object, object]:
@@ -100,6 +99,18 @@ def test_what_was_pushed_piece_by_piece_is_online_as_a_batch_would_put_it(home: 
         mark = store.watermark("day")
     assert mark is not None
     assert mark.event >= int(END.timestamp() * 1e6)
+
+
+def test_a_batch_of_all_events_holds_against_what_was_pushed_of_a_part(home: Home) -> None:
+    rows = simulate(300)
+    pushed(home, rows.head(100), 1, until=END)
+    parts = online(home)
+    refresh_offline(spec(), accept(home, rows), END, home)
+    materialize(spec(), END, home)
+    whole = online(home)
+    assert whole != parts
+    Pusher(spec(), "day", home).push(rows.head(0), place=2, until=END)
+    assert online(home) == whole
 
 
 def test_a_place_that_was_pushed_counts_once(home: Home) -> None:
@@ -155,9 +166,9 @@ def test_another_definition_refuses_the_kept_state_until_it_is_forgotten(home: H
     pushed(home, simulate(20), 1)
     changed = Pusher(spec(rides, longest), "day", home)
     with pytest.raises(SpecError, match="another definition"):
-        changed.push(simulate(20), place=2, at=LATER)
+        changed.push(simulate(20), place=2)
     changed.forget()
-    assert changed.push(simulate(20), place=1, at=LATER).place == 1
+    assert changed.push(simulate(20), place=1).place == 1
 
 
 def test_a_view_that_is_no_window_and_a_damaged_state_are_told(home: Home) -> None:
