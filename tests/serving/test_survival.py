@@ -70,11 +70,10 @@ def version(server: Server) -> str:
 def test_swap_under_load_fails_no_request_and_every_answer_is_of_one_version(own: Server) -> None:
     own.start()
     with Hammer(own) as hammer:
-        for number in (2, 3, 4):
+        for number in (1, 2, 3, 4):
             promote(own.home, number)
-            until(lambda wanted=str(number): version(own) == wanted)
+            until(lambda wanted=str(number): wanted in {name for name, _ in hammer.answers})
     assert hammer.failures == []
-    assert {"1", "4"} <= {name for name, _ in hammer.answers}
     assert all(prediction == 37 + 100 * int(name) for name, prediction in hammer.answers)
 
 
