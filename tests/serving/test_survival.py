@@ -72,7 +72,7 @@ def test_swap_under_load_fails_no_request_and_every_answer_is_of_one_version(own
     with Hammer(own) as hammer:
         for number in (1, 2, 3, 4):
             promote(own.home, number)
-            until(lambda wanted=str(number): wanted in {name for name, _ in hammer.answers})
+            until(lambda wanted=str(number): wanted in {name for name, _ in list(hammer.answers)})
     assert hammer.failures == []
     assert all(prediction == 37 + 100 * int(name) for name, prediction in hammer.answers)
 
