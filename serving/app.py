@@ -210,9 +210,9 @@ class App:
         for why, counts in (("missing", answer.vectors.missing), ("stale", answer.vectors.stale)):
             for view, count in counts.items():
                 self.metrics.features.labels(pipeline, view, why).inc(count)
-        for view, watermark in answer.vectors.watermarks.items():
-            if watermark is not None:
-                self.metrics.complete.labels(pipeline, view).set(watermark.event / 1e6)
+        for view, event in answer.vectors.complete.items():
+            if event is not None:
+                self.metrics.complete.labels(pipeline, view).set(event / 1e6)
         for what, count in answer.cache.items():
             self.metrics.cache.labels(pipeline, what).set(count)
 

@@ -25,6 +25,7 @@ from ferroflow.core.errors import FerroflowError
 from ferroflow.core.records import Deployment, FeatureTable, ModelVersion, Snapshot, Validated
 from ferroflow.core.spec import PipelineSpec
 from ferroflow.stations import catalogue as station
+from ferroflow.stations.offline import hold
 from tasks.policy import record_of, warn
 
 Name = tuple[str, ...]
@@ -49,10 +50,26 @@ def checked(result: Any) -> None:
     _materialized(result, made.pipeline, ("validated",), "Rows that the schema accepts.", [("snapshot",)], told)
 
 
-def stored(pipeline: str, as_of: datetime, home: Home) -> None:
-    """The stored features of each view, with their age and how much of them is missing."""
+def written_at(pipeline: str, home: Home) -> int | None:
+    """When the offline store's files were last put in place (ns since 1970); None: nothing vouches for any."""
+    try:
+        return (home.offline(pipeline) / "manifest.json").stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def stored(pipeline: str, as_of: datetime, home: Home, before: int | None = None) -> None:
+    """The stored features of each view, with their age and how much of them is missing; nothing of the online store.
+
+    Args:
+        before: ``written_at`` of before the task's work; a store that was not written since is not told again.
+    """
     spec = pipelines.load(pipeline)
-    found = station.freshness(spec, as_of, home)
+    if not spec.stored or (before is not None and written_at(pipeline, home) == before):
+        return
+    with hold(spec, home):  # another run may be replacing the files
+        found = station.freshness(spec, as_of, home, online=False)
+        missing = {view.name: station.null_rates(spec, view, home) for view in spec.stored}
     for view in spec.stored:
         fresh = found[view.name]
         told = {
@@ -61,7 +78,7 @@ def stored(pipeline: str, as_of: datetime, home: Home) -> None:
             "ingested_at": _written(fresh.ingested_at),
             "age_seconds": fresh.age_seconds,
             "ttl_seconds": view.ttl.total_seconds(),
-            "null_rate": station.null_rates(spec, view, home),
+            "null_rate": missing[view.name],
             "as_of": as_of.isoformat(),
         }
         described = (view.function.__doc__ or "").strip().partition("\n")[0]

@@ -60,8 +60,9 @@ def quality(pipeline: str, snapshot: Snapshot, validated: Validated, as_of: date
 @task(name="features", task_run_name="features {pipeline}", **KEPT)
 def features(pipeline: str, validated: Validated, as_of: datetime) -> FeatureTable:
     """Write the stored features and join them to each row as of its moment of prediction."""
+    before = assets.written_at(pipeline, home())
     table = carry_out(feature_station.build_features, pipeline, validated, as_of)
-    assets.stored(pipeline, as_of, home())
+    assets.stored(pipeline, as_of, home(), before)
     assets.joined(table, home())
     return table
 
@@ -69,8 +70,9 @@ def features(pipeline: str, validated: Validated, as_of: datetime) -> FeatureTab
 @task(name="stored features", task_run_name="stored features {pipeline}", **KEPT)
 def refresh(pipeline: str, validated: Validated, as_of: datetime) -> dict[str, int]:
     """Write the stored features, without a training table: rows of each view."""
+    before = assets.written_at(pipeline, home())
     rows = carry_out(feature_station.refresh_offline, pipeline, validated, as_of)
-    assets.stored(pipeline, as_of, home())
+    assets.stored(pipeline, as_of, home(), before)
     return rows
 
 

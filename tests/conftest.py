@@ -24,7 +24,9 @@ os.environ.update(
         "MPLBACKEND": "Agg",
     }
 )
-for name in ("FERROFLOW_HOME", "FERROFLOW_SIMULATE", "FERROFLOW_PIPELINES", "PREFECT_API_URL", "PREFECT_HOME"):
+for name in ("HOME", "SIMULATE", "PIPELINES", "ONLINE_STORE", "FEATURE_REGISTRY"):
+    os.environ.pop(f"FERROFLOW_{name}", None)
+for name in ("PREFECT_API_URL", "PREFECT_HOME"):
     os.environ.pop(name, None)
 _SHARED = ROOT.parent / "shared" / "data"
 if "FERROFLOW_MIRROR" not in os.environ and _SHARED.is_dir():

@@ -55,10 +55,21 @@ class Settings(BaseSettings):
     @field_validator("online_store", "feature_registry")
     @classmethod
     def _known_engine(cls, address: SecretStr, info: ValidationInfo) -> SecretStr:
-        engines = ENGINES[str(info.field_name)]
-        if urlsplit(address.get_secret_value()).scheme not in engines and address.get_secret_value() != "sqlite":
+        engines, given = ENGINES[str(info.field_name)], address.get_secret_value()
+        if given == "sqlite":
+            return address
+        try:
+            parts = urlsplit(given)
+            _ = parts.port  # only asking for it tells whether it is a number
+        except ValueError as error:
+            port = str(error).startswith("Port")
+            why = "its port is no number from 0 to 65535" if port else "its host cannot be read"
+            raise ValueError(
+                f"is no address: {why}. Special characters of a user or password are written as %XX"
+            ) from None
+        if parts.scheme not in engines:
             known = ", ".join(f"{engine}://..." for engine in engines)
-            raise ValueError(f"it is neither sqlite nor one of {known}")
+            raise ValueError(f"names no known engine: it takes sqlite, {known}")
         return address
 
     @classmethod
@@ -95,6 +106,8 @@ def _told(item: Any, given: dict[str, Any]) -> str:
         return f"{name!r} in {FILE} is no setting. Known: {', '.join(sorted(Settings.model_fields))}."
     where = "the command line" if name in given else f"{PREFIX}{name.upper()} or {FILE}"
     meaning = Settings.model_fields[name].description if name in Settings.model_fields else ""
-    value = "not shown" if name in ENGINES else repr(item["input"])  # an address may hold a password
-    problem = f"Setting {name} is {value}: {item['msg'].lower()}."
+    if name in ENGINES:  # an address may hold a password
+        problem = f"Setting {name} {item.get('ctx', {}).get('error', 'is no text')} (what was given is not shown)."
+    else:
+        problem = f"Setting {name} is {item['input']!r}: {item['msg'].lower()}."
     return f"{problem} {meaning} Change it on {where}, or leave it out."

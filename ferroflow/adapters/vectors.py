@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -54,7 +54,9 @@ class Vectors:
     frame: pl.DataFrame
     """One column a model input, in the contract's order; null where unknown."""
     watermarks: dict[str, Watermark | None] = field(default_factory=dict)
-    """View -> how far the online store was complete at the moment of reading."""
+    """View -> up to when what was read can be: the store's watermark, or a newer row that was met above it."""
+    complete: dict[str, int | None] = field(default_factory=dict)
+    """View -> the store's own watermark of event time (microseconds UTC); None: it has none, or is away."""
     missing: dict[str, int] = field(default_factory=dict)
     """View -> rows whose entity is not in the store."""
     stale: dict[str, int] = field(default_factory=dict)
@@ -93,10 +95,17 @@ def assemble(
             f"Model {contract.fingerprint} of {contract.pipeline!r} needs {', '.join(unknown)}, which neither the "
             f"request nor its features give. Package the model again: ferroflow run {contract.pipeline}"
         )
-    inputs = frame.select(pl.col(name).cast(INPUT_TYPES[kind]) for name, kind in contract.inputs.items()).with_columns(
-        pl.selectors.float().fill_nan(None)
-    )
-    return Vectors(inputs, found.watermarks, found.missing, found.stale)
+    inputs = frame.select(pl.col(name).cast(INPUT_TYPES[kind]) for name, kind in contract.inputs.items())
+    return replace(found, frame=one_missing(inputs))
+
+
+def one_missing(inputs: pl.DataFrame) -> pl.DataFrame:
+    """Model inputs in which missing has one form: null where a number (Float64) is not finite.
+
+    Training's table and the service's vectors both go through it. A finite number beyond float32 stays what it is.
+    """
+    numbers = [pl.col(name) for name, kind in inputs.schema.items() if kind == pl.Float64]
+    return inputs.with_columns(pl.when(number.is_finite()).then(number) for number in numbers)
 
 
 def load_request_features(contract: ServingContract) -> list[RequestFeatures]:
@@ -158,7 +167,7 @@ def _read(
 ) -> Mapping[Any, tuple[int, Sequence[Value | None]]]:
     """Rows of the store with the watermark they belong to: read again when a materialization came in between."""
     if store is None:
-        found.watermarks[view.view] = None
+        found.watermarks[view.view] = found.complete[view.view] = None
         return {}
     before = store.watermark(view.view)
     for _ in range(5):
@@ -169,6 +178,7 @@ def _read(
         before = after
     # A materialization writes its rows first and its watermark afterwards: what was read counts as seen.
     seen = [event for event, _ in entries.values()] + ([] if before is None else [before.event])
-    ingested = None if before is None else before.ingested
+    event, ingested = (None, None) if before is None else before
+    found.complete[view.view] = event
     found.watermarks[view.view] = Watermark(max(seen), ingested) if seen else None
     return entries

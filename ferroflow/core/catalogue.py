@@ -175,10 +175,14 @@ def row_types(spec: PipelineSpec) -> dict[str, pl.DataType]:
 
 
 def personal(entry: Declared, spec: PipelineSpec) -> bool:
-    """Whether its values may be those of a personal column; where that cannot be told, yes."""
-    if entry.kind == "field":
-        return entry.name in spec.personal
-    return bool(spec.personal) and (entry.reads is None or bool(set(entry.reads) & set(spec.personal)))
+    """Whether its values may be those of a personal column, or of one person; where that cannot be told, yes."""
+    if not spec.personal:
+        return False
+    renamed = spec.source.evolution.renamed
+    hidden = {*spec.personal, *(renamed[name] for name in spec.personal if name in renamed)}
+    if not hidden.isdisjoint((entry.name, entry.on, entry.entity)):
+        return True
+    return entry.kind != "field" and (entry.reads is None or not hidden.isdisjoint(entry.reads))
 
 
 def spoken(seconds: float) -> str:

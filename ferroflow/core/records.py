@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 
 class Record(BaseModel):
@@ -253,6 +253,14 @@ class Prediction(Record):
     watermarks: dict[str, tuple[int, int | None] | None]  # stored view -> how far (µs) it was complete: event, ingested
     label: float | None = None
     labelled_at: datetime | None = None
+
+    @field_validator("watermarks", mode="before")
+    @classmethod
+    def _pairs(cls, marks: Any) -> Any:
+        """Older lines of the log say the event's watermark alone."""
+        if not isinstance(marks, dict):
+            return marks
+        return {view: (mark, None) if isinstance(mark, int) else mark for view, mark in marks.items()}
 
 
 class SkewExample(BaseModel):

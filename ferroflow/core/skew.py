@@ -1,7 +1,7 @@
 """Logged model inputs against recomputed ones: exact counts, no tolerance.
 
 Both sides are compared as the graph is fed them: numbers as float32, bit by bit; categories by value; missing equals
-missing.
+missing, and what is no finite number is missing.
 """
 
 from __future__ import annotations
@@ -45,10 +45,16 @@ class Column:
 def different(logged: pl.Series, again: pl.Series) -> pl.Series:
     """Which rows differ (Boolean): neither equal as the graph is fed them nor both missing."""
     if again.dtype.is_float():
-        sides = [side.cast(pl.Float32).fill_null(float("nan")).fill_nan(float("nan")) for side in (logged, again)]
-        bits = [np.ascontiguousarray(side.to_numpy()).view(np.uint32) for side in sides]
+        bits = [np.ascontiguousarray(_numbers(side)).view(np.uint32) for side in (logged, again)]
         return pl.Series(bits[0] != bits[1], dtype=pl.Boolean)
     return ~logged.eq_missing(again)
+
+
+def _numbers(side: pl.Series) -> np.ndarray:
+    """Numbers as the graph is fed them, float32: one NaN where there is none that is finite."""
+    given = side.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    with np.errstate(over="ignore"):
+        return np.where(np.isfinite(given), given, np.nan).astype(np.float32)
 
 
 def counted(
@@ -96,7 +102,10 @@ def _examples(
 
 def _fed(value: float | int | str | None) -> float | int | str | None:
     """A value as the graph is fed it."""
-    return float(np.float32(value)) if isinstance(value, float) else value
+    if not isinstance(value, float):
+        return value
+    with np.errstate(over="ignore"):
+        return float(np.float32(value)) if np.isfinite(value) else None
 
 
 def merged(parts: Iterable[FeatureSkew]) -> tuple[FeatureSkew, ...]:
@@ -122,24 +131,45 @@ def _sum(name: str, entries: Sequence[FeatureSkew]) -> FeatureSkew:
 
 
 def judge(report: SkewReport, policy: Skew) -> tuple[bool, str]:
-    """Whether a model is fed other inputs than it would be trained on, and the numbers that say so."""
+    """Whether a model is fed other inputs than it would be trained on, or nobody can tell; and the numbers of it."""
     told = sentence(report)
-    if report.compared + report.degraded < policy.min_rows:
-        return False, told
-    wrong = [entry for entry in report.features if _share(entry.mismatched, entry) > policy.max_share]
-    rewritten = [entry for entry in report.features if _share(entry.corrected, entry) > policy.max_corrected]
+    wrong, rewritten = _beyond(report, policy)
     if rewritten and not wrong:
         listed = _few([f"{entry.feature} {_share(entry.corrected, entry):.0%}" for entry in rewritten])
         told += f"; more was rewritten than corrections explain ({listed}; limit {policy.max_corrected:.0%})"
-    return bool(wrong or rewritten), told
+    if unseen := blind(report, policy):
+        told += f"; more cannot be compared than the limit of {policy.max_not_comparable:.0%}"
+    return bool(wrong or rewritten or unseen), told
+
+
+def differing(report: SkewReport, policy: Skew) -> bool:
+    """Whether more values differ than the policy allows: what was fed is not what training would feed."""
+    return any(_beyond(report, policy))
+
+
+def blind(report: SkewReport, policy: Skew) -> bool:
+    """Whether too few of the predictions could be compared to say anything."""
+    unseen = sum(report.not_comparable.values())
+    return report.read >= policy.min_rows and unseen > policy.max_not_comparable * report.read
+
+
+def _beyond(report: SkewReport, policy: Skew) -> tuple[list[FeatureSkew], list[FeatureSkew]]:
+    """Features with more mismatches, and with more corrections, than the policy allows."""
+    if report.compared + report.degraded < policy.min_rows:
+        return [], []
+    wrong = [entry for entry in report.features if _share(entry.mismatched, entry) > policy.max_share]
+    return wrong, [entry for entry in report.features if _share(entry.corrected, entry) > policy.max_corrected]
 
 
 def sentence(report: SkewReport) -> str:
     """What was compared and what came of it, in one line."""
     of = "" if report.read == report.predictions else f" (the newest of {report.predictions:,})"
+    if report.not_comparable and report.compared + report.degraded == 0:
+        reasons = "; ".join(f"{rows:,}: {reason}" for reason, rows in report.not_comparable.items())
+        return f"nothing could be compared ({reasons}); {report.read:,} predictions{of}"
     told = f"{report.mismatched:,} of {report.values:,} logged values differ from a recomputation"
-    if differing := [entry for entry in report.features if entry.mismatched]:
-        told += f" ({_few([f'{entry.feature} {entry.mismatched:,}' for entry in differing])})"
+    if wrong := [entry for entry in report.features if entry.mismatched]:
+        told += f" ({_few([f'{entry.feature} {entry.mismatched:,}' for entry in wrong])})"
     told += f"; {report.read:,} predictions{of}"
     if report.degraded:
         told += f", {report.degraded:,} of them without stored features (online store away or empty)"

@@ -266,10 +266,13 @@ class Skew:
     """The model was fed other inputs than training would see: shares of a feature's values that may differ.
 
     ``max_corrected`` bounds what is explained by stored rows that were written after the service had read them.
+    ``max_not_comparable`` is the share of the predictions that may be left out because nothing can be said of them; 1:
+    all of them.
     """
 
     max_share: float = 0.0
     max_corrected: float = 0.1
+    max_not_comparable: float = 0.9
     min_rows: int = 1
     name: ClassVar[str] = "skew"
 

@@ -6,6 +6,7 @@ What was never made is told as missing, and so is what cannot be asked; nothing 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,9 +116,13 @@ def _entry(
 # ----------------------------------------------------------------------------------------------------------- freshness
 
 
-def freshness(spec: PipelineSpec, as_of: datetime, home: Home) -> dict[str, Freshness]:
-    """How new each stored view is at ``as_of``, in the offline and in the online store."""
-    marks, problem = _watermarks(spec, home) if spec.stored else ({}, "")
+def freshness(spec: PipelineSpec, as_of: datetime, home: Home, *, online: bool = True) -> dict[str, Freshness]:
+    """How new each stored view is at ``as_of``, in the offline and in the online store.
+
+    Args:
+        online: ask the online store; else nothing is said of it.
+    """
+    marks, problem = _watermarks(spec, home) if spec.stored and online else ({}, "")
     return {view.name: _freshness(spec, view, as_of, home, marks.get(view.name), problem) for view in spec.stored}
 
 
@@ -184,13 +189,13 @@ def _watermarks(spec: PipelineSpec, home: Home) -> tuple[dict[str, Watermark | N
         StoredView(view=view.name, entity=view.entity, on=view.on, ttl_seconds=view.ttl.total_seconds(), features=())
         for view in spec.stored
     ]
-    rows = open_rows(plan_of(spec.name, [view_plan(view, "text") for view in lookups], home))
     try:
-        return {view.name: rows.watermark(view.name) for view in spec.stored}, ""
+        with closing(open_rows(plan_of(spec.name, [view_plan(view, "text") for view in lookups], home))) as rows:
+            return {view.name: rows.watermark(view.name) for view in spec.stored}, ""
     except FerroflowError as error:
         return {}, str(error)
-    finally:
-        rows.close()
+    except ValueError as error:  # the address cannot be read; it may hold a password, and so may the error
+        return {}, f"its address cannot be read ({type(error).__name__}): see the setting online_store"
 
 
 def _moment(microseconds: int) -> datetime:

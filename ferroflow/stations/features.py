@@ -15,6 +15,7 @@ import polars as pl
 
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.storage import atomic_parquet, read_record, write_record
+from ferroflow.adapters.vectors import one_missing
 from ferroflow.core.errors import EmptySource, LeakageError, RowsLost, SpecError
 from ferroflow.core.features import RequestFeatures
 from ferroflow.core.fingerprint import fingerprint
@@ -27,6 +28,7 @@ from ferroflow.stations.materialize import materialize
 __all__ = ["build_features", "materialize", "refresh_offline", "request_inputs"]
 
 ROW = "row_id"
+_TABLE = "table/2"  # changes when the code here makes another table of the same rows and description
 _EVENT_TIMESTAMP = "event_timestamp"
 
 # ------------------------------------------------------------------------------------------------------- offline store
@@ -144,7 +146,7 @@ def _joined(spec: PipelineSpec, rows: pl.DataFrame, home: Home) -> pl.DataFrame:
 
 
 def _typed(spec: PipelineSpec, inputs: pl.DataFrame) -> pl.DataFrame:
-    """Numbers as Float64, categories as Int64 or String."""
+    """Numbers as Float64, finite or null; categories as Int64 or String."""
     unknown = set(spec.categorical) - set(inputs.columns)
     if unknown:
         raise SpecError(
@@ -154,7 +156,7 @@ def _typed(spec: PipelineSpec, inputs: pl.DataFrame) -> pl.DataFrame:
     typed = inputs.with_columns(
         pl.col(name).cast(_input_type(name, kind, name in spec.categorical)) for name, kind in inputs.schema.items()
     )
-    return typed.with_columns(pl.col(pl.Float64).fill_nan(None))  # missing has one form
+    return one_missing(typed)
 
 
 def _input_type(name: str, kind: pl.DataType, categorical: bool) -> pl.DataType:
@@ -226,6 +228,7 @@ def _beside(spec: PipelineSpec) -> list[str]:
 def _table_fingerprint(spec: PipelineSpec, validated: Validated, as_of: datetime) -> str:
     return fingerprint(
         offline.VERSION,
+        _TABLE,
         validated.fingerprint,
         offline.moment(as_of) if spec.timed else None,
         spec.inputs,

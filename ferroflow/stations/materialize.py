@@ -1,10 +1,10 @@
 """From the offline to the online store: what is new since the last time, by ingestion time, and nothing else.
 
 Of each view the online store says how far it is complete: up to which event time, and up to which ingestion time. The
-next run asks which rows came since then, less a look-back for those that were being written meanwhile; the earliest
-moment that they are about decides the range that Feast materializes. Late rows and corrections are found so, however
-old what they are about. Both watermarks move after all rows of the range were read back, and never back: a run that
-was killed is simply done again.
+next run asks which rows came since then; the earliest moment that they are about decides the range that Feast
+materializes. Late rows and corrections are found so, however old what they are about. Both watermarks move after all
+rows of the range were read back, and never back: a run that was killed is simply done again. What runs did is kept
+beside the offline store too, for each online store apart: pushes move the watermark of events as well.
 """
 
 from __future__ import annotations
@@ -36,8 +36,12 @@ from ferroflow.stations.offline import INGESTED_AT
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-LOOKBACK = timedelta(hours=1)
-"""How long before the last ingestion rows came in that are taken to be new still."""
+LOOKBACK = timedelta(0)
+"""How long before the last ingestion rows came in that are taken to be new still.
+
+A refresh stamps what it finds later than all that was stamped before, and no materialization runs meanwhile: none is
+needed, unless another program writes the offline files.
+"""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UTC = pl.Datetime("us", "UTC")
@@ -45,12 +49,22 @@ _CHUNK = 10_000  # keys read back at once
 _SAMPLE = 1_000  # about how many rows are read back with their values
 
 
-class _Materialized(BaseModel):
-    """Views by the fingerprint of what their online rows hold and how long they are kept."""
+class _Done(BaseModel):
+    """What the last run for the latest moment did with a view."""
 
     model_config = ConfigDict(frozen=True)
 
-    views: dict[str, str] = {}
+    definition: str  # the fingerprint of what its online rows hold, and how long they are kept
+    event: int
+    ingested: int | None
+
+
+class _Materialized(BaseModel):
+    """Of each view in each online store, what was done."""
+
+    model_config = ConfigDict(frozen=True)
+
+    views: dict[str, _Done] = {}
 
 
 @dataclass(frozen=True)
@@ -81,7 +95,7 @@ class _Stores:
 def materialize(spec: PipelineSpec, as_of: datetime, home: Home, lookback: timedelta = LOOKBACK) -> dict[str, int]:
     """Bring what is new and available at ``as_of``, and not expired by then, to the online store.
 
-    The whole time-to-live is materialized where a view never was, or has other features or another time-to-live since.
+    The whole time-to-live is materialized where a view never was, or has another definition since.
     What the store has of a later moment stays.
 
     Args:
@@ -136,40 +150,69 @@ def _open(spec: PipelineSpec, as_of: datetime, home: Home) -> Iterator[_Stores]:
 
 
 def _bring(stores: _Stores, view: StoredFeatures, as_of: datetime, lookback: timedelta) -> int:
-    place = stores.home.offline(stores.spec.name) / "materialized.json"
-    known = read_record(place, _Materialized) or _Materialized()
+    file = stores.home.offline(stores.spec.name) / "materialized.json"
+    known, where = read_record(file, _Materialized) or _Materialized(), _where(stores.plan, view)
     rows, mark = stores.rows(view), stores.mark(view)
-    definition = fingerprint(view.entity, _features(view, rows), view.ttl.total_seconds())
-    same = known.views.get(view.name) == definition
-    start = _start(rows, view, as_of, mark if same else None, lookback)
+    definition, done = _definition(stores.spec, view, rows), None if mark is None else known.views.get(where)
+    reached = _reached(mark, done) if done is not None and done.definition == definition else None
+    start = _start(rows, view, as_of, reached, lookback)
     written = 0 if start is None else _write(stores, view, start, as_of)
-    marks.advance(stores.plan, view.name, _microseconds(as_of), _ingested(rows, as_of, mark))
-    if not same:  # told last: after a kill the whole time-to-live is materialized again
-        write_record(place, _Materialized(views=known.views | {view.name: definition}))
+    event = _microseconds(as_of)
+    if _is_earlier(event, mark, done):  # of what came since, it left later events alone
+        marks.advance(stores.plan, view.name, event)
+        return written
+    ingested = _ingested(rows, as_of)
+    marks.advance(stores.plan, view.name, event, ingested)
+    # Told last: after a kill the same is done again.
+    now = _Done(definition=definition, event=event, ingested=ingested)
+    write_record(file, _Materialized(views=known.views | {where: now}))
     return written
 
 
+def _where(plan: ReadPlan, view: StoredFeatures) -> str:
+    """A view in an online store: the packed one is the home's, wherever that lies; of a server's address a digest."""
+    store = plan.store
+    if store.type == "packed":
+        return f"{view.name} in packed"
+    schema = store.schema_name if store.type == "postgres" else ""
+    return f"{view.name} in {store.type} {fingerprint(store.shown, schema)}"
+
+
+def _definition(spec: PipelineSpec, view: StoredFeatures, rows: pl.LazyFrame) -> str:
+    code = [part for part in offline.definitions(spec) if part["name"] == view.name]
+    return fingerprint(view.entity, _features(view, rows), view.ttl.total_seconds(), code)
+
+
+def _reached(mark: Watermark | None, done: _Done) -> Watermark | None:
+    """What both the store and the last run say was done; None: nothing can be said."""
+    if mark is None or mark.ingested is None or done.ingested is None:
+        return None
+    return Watermark(min(mark.event, done.event), min(mark.ingested, done.ingested))
+
+
+def _is_earlier(event: int, mark: Watermark | None, done: _Done | None) -> bool:
+    """Whether the store has been materialized up to a later event; one that was pushed does not count."""
+    if done is not None:
+        return done.event > event
+    return mark is not None and mark.ingested is not None and mark.event > event
+
+
 def _start(
-    rows: pl.LazyFrame, view: StoredFeatures, as_of: datetime, mark: Watermark | None, lookback: timedelta
+    rows: pl.LazyFrame, view: StoredFeatures, as_of: datetime, reached: Watermark | None, lookback: timedelta
 ) -> datetime | None:
     """The earliest moment whose rows must be read again; None where nothing is new."""
     oldest = as_of - view.ttl
-    if mark is None or mark.ingested is None:
+    if reached is None or reached.ingested is None:
         return oldest
     inside = rows.filter(pl.col(AVAILABLE_AT).is_between(oldest, as_of))
-    came = pl.col(INGESTED_AT) > pl.lit(_moment(mark.ingested) - lookback, dtype=_UTC)
-    later = pl.col(AVAILABLE_AT) > pl.lit(_moment(mark.event), dtype=_UTC)
+    came = pl.col(INGESTED_AT) > pl.lit(_moment(reached.ingested) - lookback, dtype=_UTC)
+    later = pl.col(AVAILABLE_AT) > pl.lit(_moment(reached.event), dtype=_UTC)
     first: datetime | None = inside.filter(came | later).select(pl.col(AVAILABLE_AT).min()).collect().item()
     return first
 
 
-def _ingested(rows: pl.LazyFrame, as_of: datetime, mark: Watermark | None) -> int | None:
-    """Up to when rows are now materialized, by their ingestion.
-
-    A run for an earlier moment than the last one's cannot say: of what came since, it left later events alone.
-    """
-    if mark is not None and _moment(mark.event) > as_of:
-        return None
+def _ingested(rows: pl.LazyFrame, as_of: datetime) -> int | None:
+    """Up to when rows are now materialized, by their ingestion."""
     newest = rows.filter(pl.col(AVAILABLE_AT) <= as_of).select(pl.col(INGESTED_AT).max()).collect().item()
     return None if newest is None else _microseconds(newest)
 

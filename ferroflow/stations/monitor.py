@@ -23,7 +23,7 @@ from ferroflow.core.errors import RegistryError
 from ferroflow.core.expected import Expectation, Ratio, persistently_worse, told, worse
 from ferroflow.core.fingerprint import fingerprint
 from ferroflow.core.records import ColumnDrift, Decision, ModelVersion, MonitorReport, SkewReport
-from ferroflow.core.skew import judge
+from ferroflow.core.skew import differing, judge
 from ferroflow.core.spec import InputDrift, Performance, PipelineSpec, Skew, Staleness
 from ferroflow.core.splits import before
 from ferroflow.stations.live import label_bounds, left_out, live_rows
@@ -136,13 +136,19 @@ def _judge(
 
 
 def _with_skew(spec: PipelineSpec, skew: SkewReport | None, report: MonitorReport) -> MonitorReport:
-    """The report with what was found of skew: on inputs that differ from training's nothing else is judged."""
+    """The report with what was found of skew: on inputs that differ from training's nothing else is judged.
+
+    That nothing could be compared is an alarm where there is no other: it says nothing against error and drift.
+    """
     if skew is None or skew.read == 0:
         return report
-    alarmed, told = judge(skew, spec.monitor(Skew))
-    if alarmed:
+    policy = spec.monitor(Skew)
+    alarmed, told = judge(skew, policy)
+    if differing(skew, policy):
         why = f"{told}; on such inputs neither error nor drift says anything of the model"
         return report.model_copy(update={"skew": skew, "alarm": "skew", "why": why})
+    if alarmed and report.alarm == "none":
+        return report.model_copy(update={"skew": skew, "alarm": "skew", "why": f"{told}; {report.why}"})
     return report.model_copy(update={"skew": skew, "why": f"{report.why}; {told}"})
 
 

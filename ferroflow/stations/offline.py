@@ -4,6 +4,10 @@ There is one such folder a pipeline, and several runs may want it as of differen
 must not change holds its lock, and has brought it to its moment under the same lock (``hold``, then ``refresh`` or
 ``bring_to``). ``manifest.json`` says what the files are; ``latest.json`` says from which rows the latest moment so
 far can be computed again after an earlier one has taken its place.
+
+When a row was ingested is kept in ``stamps/``, with its values: of every row that any refresh made, also of those that
+are later than the present moment, and of those that a correction took away. So to go back to an earlier moment and
+forth again changes no row's time; it changes when the row does, and then to a later one than any before.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.locks import locked
-from ferroflow.adapters.storage import atomic_parquet, read_record, write_record
+from ferroflow.adapters.storage import atomic_parquet, read_record, read_table, write_record
 from ferroflow.core.errors import EmptySource, NotFound
 from ferroflow.core.features import AVAILABLE_AT, StoredFeatures
 from ferroflow.core.fingerprint import file_digest, fingerprint
@@ -32,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 INGESTED_AT = "ingested_at"
 _UTC = pl.Datetime("us", "UTC")
-_BEFORE = ":before"
+_BEFORE, _PLACE, _HERE, _GONE = ":before", ":place", ":here", ":gone"
 VERSION = "features/1"  # changes when the code here or in features.py gives something else for the same description
 
 
@@ -54,6 +58,14 @@ class _Latest(BaseModel):
 
     as_of: datetime
     validated: Validated
+
+
+class _Newest(BaseModel):
+    """The latest moment that a row of each view was ever stamped with: it never goes back, whatever the files hold."""
+
+    model_config = ConfigDict(frozen=True)
+
+    views: dict[str, datetime] = {}
 
 
 def hold(spec: PipelineSpec, home: Home) -> AbstractContextManager[None]:
@@ -80,9 +92,8 @@ def refresh(spec: PipelineSpec, validated: Validated, as_of: datetime, home: Hom
     ingested_at = rows.select(pl.col(INGESTED_AT).max()).collect().item()
     counts = {}
     for view in spec.stored:
-        file = place / f"{view.name}.parquet"
-        table = _stamped(_stored_rows(view, rows, as_of), view, ingested_at, _before(file))
-        atomic_parquet(file, table)
+        table = _stamped(_stored_rows(view, rows, as_of), view, as_of, ingested_at, place)
+        atomic_parquet(place / f"{view.name}.parquet", table)
         counts[view.name] = table.height
     manifest = _Manifest(fingerprint=wanted, validated=validated.fingerprint, as_of=as_of, views=counts)
     write_record(place / "manifest.json", manifest)
@@ -117,6 +128,16 @@ def bring_to(spec: PipelineSpec, as_of: datetime, home: Home) -> None:
             f"{moment(as_of)}. Run: ferroflow run {spec.name} --as-of {moment(as_of)}"
         )
     refresh(spec, latest.validated, latest.as_of, home)
+
+
+def removed(spec: PipelineSpec, view: StoredFeatures, home: Home) -> pl.LazyFrame | None:
+    """Rows that were in the view's file once and are none any more; None where nothing is known of them.
+
+    Returns:
+        The entity, ``available_at``, and as ``ingested_at`` the stamp of the refresh that found them gone.
+    """
+    found = read_table(_stamps(home.offline(spec.name), view))
+    return None if found is None else found.lazy().filter(_GONE).select(view.entity, AVAILABLE_AT, INGESTED_AT)
 
 
 def accepted(validated: Validated, home: Home) -> pl.LazyFrame:
@@ -166,42 +187,82 @@ def _stored_rows(view: StoredFeatures, rows: pl.LazyFrame, as_of: datetime) -> p
                 AVAILABLE_AT,
                 *(pl.col(name).cast(pl.Float64).fill_nan(None) for name in features),
             )
-            .sort(AVAILABLE_AT, view.entity)
+            .sort(AVAILABLE_AT, view.entity, maintain_order=True)
             .collect()
         )
 
 
 def _stamped(
-    rows: pl.DataFrame, view: StoredFeatures, ingested_at: datetime | None, before: pl.DataFrame | None
+    rows: pl.DataFrame, view: StoredFeatures, as_of: datetime, ingested_at: datetime | None, place: Path
 ) -> pl.DataFrame:
-    """The rows with when they were ingested: those that the file had already keep their time.
+    """The rows with when they were ingested: those that were there before keep their time, also in ``stamps/``.
 
-    New and corrected ones get ``ingested_at``, or a moment after all times of the file if that is no later: whoever
-    asks for what came since finds them. A row is the same when its entity, its time and all its values are; where
-    several have one entity and time, the one stamped last counts, so all of them are stamped anew.
+    New and corrected ones get ``ingested_at``, or a moment after all times so far if that is no later: whoever asks for
+    what came since finds them. A row is the same when its entity, its time and all its values are. Where several have
+    one entity and time, the one stamped last counts, so they are stamped together.
     """
-    columns = [view.entity, AVAILABLE_AT, INGESTED_AT, *rows.columns[2:]]
-    newest = None if before is None else before[INGESTED_AT].max()
-    if isinstance(newest, datetime) and (ingested_at is None or ingested_at <= newest):
+    past = _past(rows, view, place)
+    newest = _newest(view, past, place)
+    if newest is not None and (ingested_at is None or ingested_at <= newest):
         ingested_at = newest + timedelta(microseconds=1)
-    new = pl.lit(ingested_at, dtype=_UTC).alias(INGESTED_AT)
-    if before is None or before.drop(INGESTED_AT).schema != rows.schema:
-        return rows.with_columns(new).select(columns)
-    key = [view.entity, AVAILABLE_AT]
-    alone = before.filter(~pl.struct(key).is_duplicated())
-    joined = rows.join(alone, on=key, how="left", suffix=_BEFORE, maintain_order="left")
-    same = [pl.col(name).eq_missing(pl.col(name + _BEFORE)) for name in rows.columns[2:]]
-    kept = pl.all_horizontal(pl.col(INGESTED_AT).is_not_null(), ~pl.struct(key).is_duplicated(), *same)
-    return joined.with_columns(pl.when(kept).then(INGESTED_AT).otherwise(new).alias(INGESTED_AT)).select(columns)
+    new, later = pl.lit(ingested_at, dtype=_UTC), pl.col(AVAILABLE_AT) > as_of
+    moment, features = [view.entity, AVAILABLE_AT], rows.columns[2:]
+    number = pl.int_range(pl.len()).over(moment).alias(_PLACE)
+    both = rows.with_columns(number, pl.lit(True).alias(_HERE)).join(
+        past.with_columns(number), [*moment, _PLACE], "full", suffix=_BEFORE, nulls_equal=True, coalesce=True
+    )
+    here, gone = pl.col(_HERE).fill_null(False), pl.col(_GONE)
+    equal = pl.all_horizontal(gone.not_().fill_null(False), *(_equal(name) for name in features))
+    same = pl.when(here).then(equal).otherwise(gone | later).all().over(moment)
+    stamped = both.sort(AVAILABLE_AT, view.entity, _PLACE).select(
+        *moment,
+        pl.when(same).then(INGESTED_AT).otherwise(new).alias(INGESTED_AT),
+        *(pl.when(here).then(name).when(later).then(name + _BEFORE).alias(name) for name in features),
+        pl.when(here).then(False).otherwise(gone | ~later).alias(_GONE),
+        here.alias(_HERE),
+    )
+    _keep(stamped.drop(_HERE), view, newest, place)
+    return stamped.filter(_HERE).drop(_HERE, _GONE)
 
 
-def _before(file: Path) -> pl.DataFrame | None:
-    """The file's rows as they are; None where there is none that can be read."""
-    try:
-        return pl.read_parquet(file) if file.is_file() else None
-    except pl.exceptions.PolarsError as error:
-        logger.warning("%s cannot be read and is made anew: %s", file.name, error)
-        return None
+def _equal(name: str) -> pl.Expr:
+    return pl.col(name).eq_missing(pl.col(name + _BEFORE))
+
+
+def _past(rows: pl.DataFrame, view: StoredFeatures, place: Path) -> pl.DataFrame:
+    """All rows so far with the columns of ``rows``, when they were ingested, and whether they are gone."""
+    found = read_table(_stamps(place, view))
+    if found is None and (present := read_table(place / f"{view.name}.parquet")) is not None:
+        found = present.with_columns(pl.lit(False).alias(_GONE))
+    wanted = {**rows.schema, INGESTED_AT: _UTC, _GONE: pl.Boolean()}
+    if found is None or any(found.schema.get(name) != wanted[name] for name in (view.entity, AVAILABLE_AT)):
+        return pl.DataFrame(schema=wanted)
+    return found.select(
+        (pl.col(name) if name in found.columns else pl.lit(None)).cast(kind).alias(name)
+        for name, kind in wanted.items()
+    )
+
+
+def _newest(view: StoredFeatures, past: pl.DataFrame, place: Path) -> datetime | None:
+    """The latest moment that a row was ever stamped with."""
+    kept = read_record(place / "stamps" / "newest.json", _Newest) or _Newest()
+    known = (kept.views.get(view.name), past[INGESTED_AT].max())
+    return max((moment for moment in known if isinstance(moment, datetime)), default=None)
+
+
+def _keep(stamped: pl.DataFrame, view: StoredFeatures, newest: datetime | None, place: Path) -> None:
+    """Keep the stamps, the latest one first: so no file ever has one above it."""
+    file = place / "stamps" / "newest.json"
+    kept = read_record(file, _Newest) or _Newest()
+    found = stamped[INGESTED_AT].max()
+    reached = max((moment for moment in (newest, found) if isinstance(moment, datetime)), default=None)
+    if reached is not None and reached != kept.views.get(view.name):
+        write_record(file, _Newest(views=kept.views | {view.name: reached}))
+    atomic_parquet(_stamps(place, view), stamped)
+
+
+def _stamps(place: Path, view: StoredFeatures) -> Path:
+    return place / "stamps" / f"{view.name}.parquet"
 
 
 def _whole(place: Path) -> _Manifest | None:

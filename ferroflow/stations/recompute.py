@@ -26,12 +26,12 @@ from ferroflow.core.features import AVAILABLE_AT, StoredFeatures
 from ferroflow.core.skew import Column
 from ferroflow.core.spec import PipelineSpec
 from ferroflow.stations.features import request_inputs
-from ferroflow.stations.offline import INGESTED_AT
+from ferroflow.stations.offline import INGESTED_AT, removed
 
 _UTC = pl.Datetime("us", "UTC")
 _NEVER = datetime(1900, 1, 1, tzinfo=UTC)
 _UNTIL, _CLOCK, _SEEN, _INGESTED, _AT = "__until", "__clock", "__seen", "__ingested", "__at"
-_WRITTEN, _LATE = "__written", "__late"
+_WRITTEN, _LATE, _REMOVED = "__written", "__late", "__removed"
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,8 @@ def _made_again(
         clocked = rows.select(view.on).with_columns(
             clock.alias(_CLOCK), mark["event"].cast(_UTC).alias(_SEEN), mark["ingested"].alias(_INGESTED)
         )
-        joined = point_in_time(view, clocked, pl.scan_parquet(home.offline(spec.name) / f"{view.name}.parquet"))
+        stored = pl.scan_parquet(home.offline(spec.name) / f"{view.name}.parquet")
+        joined = point_in_time(view, clocked, stored, removed(spec, view, home))
         for name in joined.columns:
             if name in contract.inputs:
                 found[name] = joined[name]
@@ -195,12 +196,15 @@ def _made_again(
     return {name: series.fill_nan(None) if series.dtype.is_float() else series for name, series in made.items()}, extra
 
 
-def point_in_time(view: StoredFeatures, rows: pl.DataFrame, stored: pl.LazyFrame) -> pl.DataFrame:
+def point_in_time(
+    view: StoredFeatures, rows: pl.DataFrame, stored: pl.LazyFrame, gone: pl.LazyFrame | None = None
+) -> pl.DataFrame:
     """A view's features as of each row's clock and of the watermark it was looked up with.
 
     The latest stored row that is neither after the clock nor after the watermark, unless it is older than the
-    time-to-live by the clock. Beside it: whether that row was written after it could have been read, and whether the
-    online store, which keeps each entity's newest row alone, had one of after the clock.
+    time-to-live by the clock. Beside it: whether that row was written after it could have been read, or a later one
+    could be read that was taken away since (``gone``: the online store keeps it until the entity has another), and
+    whether the online store, which keeps each entity's newest row alone, had one of after the clock.
     """
     features = [name for name in stored.collect_schema() if name not in (view.entity, AVAILABLE_AT, INGESTED_AT)]
     names = {view.full_name(name): name for name in features}
@@ -210,22 +214,25 @@ def point_in_time(view: StoredFeatures, rows: pl.DataFrame, stored: pl.LazyFrame
     first, last = clocked.select(pl.col(_CLOCK).min() - view.ttl, pl.col(_SEEN).max().alias("last")).row(0)
     within = pl.col(AVAILABLE_AT).is_between(first, last) if first is not None else pl.lit(False)
 
-    def joined(time: str, columns: Mapping[str, str]) -> pl.DataFrame:
-        kept = View(stored.filter(within), {view.on: view.entity}, columns, AVAILABLE_AT, created=INGESTED_AT)
+    def joined(time: str, columns: Mapping[str, str], source: pl.LazyFrame = stored) -> pl.DataFrame:
+        kept = View(source.filter(within), {view.on: view.entity}, columns, AVAILABLE_AT, created=INGESTED_AT)
         return join_as_of(clocked.select(view.on, time).lazy(), time, [kept]).drop(view.on, time).collect()
 
     ahead = clocked.select((pl.col(_SEEN) > pl.col(_CLOCK)).any()).item()
+    nothing = pl.repeat(None, pl.len(), dtype=_UTC)
     found = [
         joined(_UNTIL, {**names, _AT: AVAILABLE_AT, _WRITTEN: INGESTED_AT}),
-        joined(_SEEN, {_LATE: AVAILABLE_AT})
-        if ahead
-        else clocked.select(pl.repeat(None, pl.len(), dtype=_UTC).alias(_LATE)),
+        joined(_SEEN, {_LATE: AVAILABLE_AT}) if ahead else clocked.select(nothing.alias(_LATE)),
+        clocked.select(nothing.alias(_REMOVED)) if gone is None else joined(_SEEN, {_REMOVED: AVAILABLE_AT}, gone),
         clocked.select(_CLOCK, _INGESTED),
     ]
     fresh = pl.col(_CLOCK) - pl.col(_AT) <= view.ttl
+    written = (fresh & (pl.col(_WRITTEN).dt.epoch("us") > pl.col(_INGESTED))).fill_null(False)
+    reachable = (pl.col(_CLOCK) - pl.col(_REMOVED) <= view.ttl).fill_null(False)
+    taken_away = reachable & (~fresh.fill_null(False) | (pl.col(_REMOVED) > pl.col(_AT)).fill_null(False))
     return pl.concat(found, how="horizontal").select(
         *(pl.when(fresh).then(name).alias(name) for name in names),
-        (fresh & (pl.col(_WRITTEN).dt.epoch("us") > pl.col(_INGESTED))).fill_null(False).alias(_WRITTEN),
+        (written | taken_away).alias(_WRITTEN),
         (pl.col(_LATE) > pl.col(_CLOCK)).fill_null(False).alias(_LATE),
     )
 

@@ -1,7 +1,8 @@
-"""Remove old snapshots and what was made of them, never what a registered model was made of.
+"""Remove old snapshots and what was made of them, never what a registered model or the offline store was made of.
 
-What stays is found by walking from the snapshots that are kept and from the registered models; what no walk reaches is
-swept. The record goes before the files it vouches for, so a sweep that is killed leaves files that the next one takes.
+What stays is found by walking from the snapshots that are kept, from the registered models and from the offline store's
+rows; what no walk reaches is swept. The record goes before the files it vouches for, so a sweep that is killed leaves
+files that the next one takes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
 
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.storage import read_record
@@ -41,6 +44,14 @@ _MADE_OF: dict[str, type[Record]] = {
 _SWEPT = ("snapshots", *_MADE_OF, "parts", "references", "unreadable")
 
 
+class _Offline(BaseModel):
+    """What of the offline store's record matters here: the rows that it can be computed from again."""
+
+    model_config = ConfigDict(frozen=True)
+
+    validated: Validated
+
+
 @dataclass(frozen=True)
 class Pruned:
     """What went (or would go), and why the others stay."""
@@ -56,6 +67,7 @@ def prune(
 ) -> Pruned:
     """Keep the ``keep`` newest snapshots, those younger than ``older_than``, and all that a registered model needs.
 
+    The accepted rows of the offline store's latest moment stay too: without them it cannot be computed again.
     Batches of tables and streams are never removed: they cannot be read a second time.
 
     Raises:
@@ -102,6 +114,10 @@ def _staying(home: Home, pipeline: str, snapshots: list[Snapshot], retained: set
     staying |= {path for path, file in _unreadable(data / "unreadable") if home.absolute(file.path) in staying}
     staying |= set(_batches(home, pipeline))
     alive = set(retained)
+    latest = read_record(home.offline(pipeline) / "latest.json", _Offline)
+    if latest is not None:
+        needed = needed | {latest.validated.fingerprint}
+        staying |= {home.absolute(name).parent for name in latest.validated.accepted}
     for folder, kind in _MADE_OF.items():
         for path, record in _records(data / folder, kind):
             if record.parent in alive:

@@ -21,8 +21,9 @@ from pydantic import ValidationError
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.predictions import PredictionLog
 from ferroflow.adapters.storage import read_record, write_record
+from ferroflow.core.catalogue import declared, personal
 from ferroflow.core.contract import ServingContract
-from ferroflow.core.errors import NotFound
+from ferroflow.core.errors import FerroflowError, SpecError
 from ferroflow.core.fingerprint import file_digest, fingerprint
 from ferroflow.core.records import FeatureSkew, ModelVersion, SkewReport
 from ferroflow.core.skew import counted, merged
@@ -34,7 +35,8 @@ from ferroflow.stations.recompute import Recomputed, recompute, watermarks
 NEWEST = 20_000
 """How many of a window's predictions are looked at unless more are asked for: the newest ones."""
 
-_VERSION = "skew/1"  # changes when the code counts something else for the same log and store
+_VERSION = "skew/2"  # changes when the code counts something else for the same log and store
+_FAILURES = (FerroflowError, OSError, pl.exceptions.PolarsError)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ID = "prediction_id"
 
@@ -162,9 +164,18 @@ def _store(spec: PipelineSpec, lines: pl.DataFrame, home: Home) -> Iterator[str]
                 offline.bring_to(spec, moment, home)
             elif any(not _file(spec, view.name, home).is_file() for view in spec.stored):
                 trouble = "there is no offline store"
-        except NotFound as error:
-            trouble = f"its stored features cannot be computed again: {error}"
+        except _FAILURES as error:
+            trouble = f"its stored features cannot be computed again: {_told(error)}"
         yield trouble
+
+
+def _told(error: Exception) -> str:
+    """What went wrong, in one line, without what Polars says of rows: it may hold their values."""
+    if isinstance(error, FerroflowError):
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        return "a file of accepted or stored rows is gone"
+    return error.strerror or "a file cannot be read" if isinstance(error, OSError) else type(error).__name__
 
 
 def _reached(spec: PipelineSpec, lines: pl.DataFrame) -> datetime | None:
@@ -211,12 +222,17 @@ def _parts(spec: PipelineSpec, chosen: _Chosen, home: Home, trouble: str) -> lis
         asked = None
         if chosen.rows is not None:
             asked = mine.select(pl.col("id").alias(_ID)).join(chosen.rows, on=_ID, how="left", maintain_order="left")
-        parts.append(recompute(spec, contract, mine, home, asked))
+        try:
+            parts.append(recompute(spec, contract, mine, home, asked))
+        except _FAILURES as error:
+            why = f"its inputs cannot be made again: {_told(error)}"
+            parts.append(Recomputed(mine.clear(), (), Counter({why: mine.height})))
     return parts
 
 
 def _sums(spec: PipelineSpec, parts: Sequence[Recomputed]) -> dict[str, Any]:
     """The counts of a report."""
+    shown = _shown(spec)
     found: list[FeatureSkew] = []
     excluded: Counter[str] = Counter()
     compared = degraded = differing = 0
@@ -225,7 +241,7 @@ def _sums(spec: PipelineSpec, parts: Sequence[Recomputed]) -> dict[str, Any]:
         names, versions = part.lines["id"], part.lines["version"]
         wrong = unread = pl.Series([False] * names.len(), dtype=pl.Boolean)
         for column in part.columns:
-            counts, differs = counted(column, names, versions, shown=column.name not in spec.personal)
+            counts, differs = counted(column, names, versions, shown=shown is None or column.name in shown)
             found.append(counts)
             wrong = wrong | differs
             unread = unread | (column.unread & column.logged.is_null() if column.unread is not None else False)
@@ -239,6 +255,16 @@ def _sums(spec: PipelineSpec, parts: Sequence[Recomputed]) -> dict[str, Any]:
         "differing": differing,
         "features": merged(found),
     }
+
+
+def _shown(spec: PipelineSpec) -> set[str] | None:
+    """Model inputs whose values may be shown: those that the description knows to be nobody's. None: all."""
+    if not spec.personal:
+        return None
+    try:
+        return {entry.name for entry in declared(spec) if not personal(entry, spec)}
+    except SpecError:
+        return set()
 
 
 def _file(spec: PipelineSpec, view: str, home: Home) -> Path:

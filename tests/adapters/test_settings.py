@@ -78,10 +78,29 @@ def test_an_engine_that_is_not_known_is_refused_without_showing_its_address(
 ) -> None:
     monkeypatch.setenv(f"FERROFLOW_{name}", value)
     with pytest.raises(
-        SettingsError, match=rf"{name.lower()} is not shown: .*neither sqlite nor.*postgresql"
+        SettingsError, match=rf"^Setting {name.lower()} names no known engine: it takes sqlite, .*postgresql"
     ) as refused:
         load_settings()
     assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["ONLINE_STORE", "FEATURE_REGISTRY"])
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("postgresql://u:s3cret@h:many/d", "its port is no number"),
+        ("postgresql://u:s3cret@h:99999/d", "its port is no number"),
+        ("postgresql://u:s3/cret@h:5432/d", "its port is no number"),
+        ("postgresql://u:s3cret@[::1/d", "its host cannot be read"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_without_showing_it(
+    name: str, value: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"FERROFLOW_{name}", value)
+    with pytest.raises(SettingsError, match=rf"^Setting {name.lower()} is no address: {why}") as refused:
+        load_settings()
+    assert "s3" not in str(refused.value) and f"FERROFLOW_{name}" in str(refused.value)
 
 
 def test_passwords_of_engines_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

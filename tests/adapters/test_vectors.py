@@ -112,6 +112,21 @@ def test_materialization_in_between_is_read_again() -> None:
 def test_rows_written_before_their_watermark_count_as_seen() -> None:
     found = assemble(contract(), rows((1, NOON, 1.0)), Store({1: (us(NOON), [3.0, 4.0])}, [5]), REQUEST)
     assert found.watermarks == {"v": Watermark(us(NOON), 7)}
+    assert found.complete == {"v": 5}, "the store is complete no further than it says"
+
+
+def test_a_view_that_is_complete_up_to_no_moment_says_so() -> None:
+    found = assemble(contract(), rows((1, NOON, 1.0)), Store({1: (us(NOON), [3.0, 4.0])}, [None]), REQUEST)
+    assert (found.watermarks, found.complete) == ({"v": Watermark(us(NOON), None)}, {"v": None})
+    assert assemble(contract(), rows((1, NOON, 1.0)), None, REQUEST).complete == {"v": None}
+
+
+def test_what_is_no_finite_number_is_missing_and_a_great_number_stays() -> None:
+    endless = RequestFeatures(lambda: [(pl.col("x") / 0).alias("twice")])
+    store = Store({1: (us(NOON), [float("inf"), 1e300])})
+    frame = assemble(contract(), rows((1, NOON, 2.0), (1, NOON, -2.0), (1, NOON, 0.0)), store, [endless]).frame
+    assert frame["twice"].to_list() == [None] * 3
+    assert (frame["v__a"].to_list(), frame["v__b"].to_list()) == ([None] * 3, [1e300] * 3)
 
 
 def test_without_an_event_time_the_clock_is_the_argument() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,17 @@ def test_features_are_told_with_their_origin_and_age_as_the_service_saw_them(
     assert found["label"] == 140.0
     assert found["deployment"]["why"] == "it beats the baseline"
     assert found["lineage"]["snapshot"] == "aaaa"
+
+
+def test_a_prediction_logged_when_watermarks_were_numbers_is_explained_as_well(
+    known: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(sqlite3.connect(known.predictions("toy"), isolation_level=None)) as log:
+        marks = json.dumps({"zone_hour": int(NOON.timestamp() * 1e6), "away": None})
+        log.execute("UPDATE predictions SET watermarks = ?", (marks,))
+    explain(known, ID, as_json=True)
+    origins = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)["features"]}
+    assert origins["zone_hour__mean"]["age_seconds"] == 1800
 
 
 def test_attribution_tells_what_a_typical_value_would_have_changed(

@@ -19,8 +19,8 @@ NUMBERS = st.one_of(st.none(), st.floats(width=64, allow_infinity=True), st.samp
 
 
 def fed(value: float | None) -> bytes:
-    """The four bytes that the graph gets; missing values are one."""
-    if value is None or math.isnan(value):
+    """The four bytes that the graph gets; missing values are one, and what is not finite is missing."""
+    if value is None or not math.isfinite(value):
         return b"missing"
     try:
         return struct.pack("<f", value)
@@ -64,7 +64,16 @@ def test_counts_of_versions_add_up_and_examples_stay_few() -> None:
     assert last == quiet
 
 
-def report(*features: FeatureSkew, rows: int = 10) -> SkewReport:
+def test_a_number_that_is_not_finite_is_missing_on_both_sides_and_is_shown_so() -> None:
+    endless = pl.Series([math.inf, -math.inf, math.inf, 1.0])
+    logged = pl.Series([None, None, 1.0, 1.0])
+    names = pl.Series([f"p{row}" for row in range(4)])
+    counts, differs = counted(Column("x", logged, endless), names, pl.Series(["1"] * 4))
+    assert differs.to_list() == [False, False, True, False]
+    assert (counts.examples[0].logged, counts.examples[0].recomputed) == (1.0, None)
+
+
+def report(*features: FeatureSkew, rows: int = 10, unseen: int = 0) -> SkewReport:
     return SkewReport(
         pipeline="toy",
         fingerprint="f",
@@ -72,9 +81,9 @@ def report(*features: FeatureSkew, rows: int = 10) -> SkewReport:
         since=START,
         predictions=rows,
         read=rows,
-        compared=rows,
+        compared=rows - unseen,
         degraded=0,
-        not_comparable={},
+        not_comparable={"another feature code": unseen} if unseen else {},
         differing=0,
         features=features,
     )
@@ -96,3 +105,18 @@ def test_a_share_is_one_features_and_not_all_features_together() -> None:
 def test_nothing_logged_is_said_as_such() -> None:
     assert sentence(report(rows=0)) == "0 of 0 logged values differ from a recomputation; 0 predictions"
     assert not judge(report(rows=0), Skew())[0]
+
+
+def test_that_nothing_could_be_compared_is_an_alarm_and_never_told_as_no_difference() -> None:
+    told = "nothing could be compared (10: another feature code); 10 predictions"
+    limit = "more cannot be compared than the limit of 90%"
+    assert judge(report(rows=10, unseen=10), Skew()) == (True, f"{told}; {limit}")
+    assert judge(report(rows=10, unseen=10), Skew(max_not_comparable=1.0)) == (False, told)
+    assert not judge(report(rows=10, unseen=10), Skew(min_rows=11))[0]
+
+
+def test_a_few_predictions_that_cannot_be_compared_are_told_and_no_alarm() -> None:
+    alarmed, told = judge(report(parts(0, rows=2), rows=20, unseen=18), Skew())
+    assert not alarmed and told.endswith("18 not comparable: another feature code")
+    alarmed, told = judge(report(parts(0, rows=1), rows=20, unseen=19), Skew())
+    assert alarmed and told.startswith("0 of 1 logged values differ") and "limit of 90%" in told

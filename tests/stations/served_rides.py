@@ -17,10 +17,11 @@ from ferroflow.adapters.contracts import serving_contract
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.predictions import PredictionLog
 from ferroflow.core.features import RequestFeatures
-from ferroflow.core.records import ModelVersion, TrainedModel
+from ferroflow.core.records import ModelVersion, SkewReport, TrainedModel
 from ferroflow.core.spec import PipelineSpec
 from ferroflow.stations.features import refresh_offline
 from ferroflow.stations.materialize import materialize
+from ferroflow.stations.skew import measure_skew
 from serving.model import Model, load
 from serving.online import OnlineStores
 from serving.records import log_rows
@@ -117,3 +118,16 @@ def with_ttl(view: str, ttl: timedelta) -> PipelineSpec:
     plain = pipeline()
     changed = tuple(replace(part, ttl=ttl) if part.name == view else part for part in plain.features)  # type: ignore[call-arg]
     return replace(plain, features=changed)
+
+
+def measured(home: Home, spec: PipelineSpec | None = None, **more: Any) -> SkewReport:
+    """The skew of the morning's version, of which every line is accounted for."""
+    found = measure_skew(spec or pipeline(), AS_OF, home, BEGIN, served=[version(home)], **more)
+    assert found.read == found.compared + found.degraded + sum(found.not_comparable.values())
+    return found
+
+
+def change_contract(home: Home, **changes: Any) -> None:
+    """Change what the version's package says of itself."""
+    path = home.absolute(version(home).package) / "serving.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))

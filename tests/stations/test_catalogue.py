@@ -23,7 +23,7 @@ from ferroflow.core.errors import NotFound, RegistryError, SpecError
 from ferroflow.core.features import request
 from ferroflow.core.spec import PipelineSpec
 from ferroflow.core.windows import windows
-from ferroflow.stations.catalogue import MOST, catalogue
+from ferroflow.stations.catalogue import MOST, catalogue, freshness
 from ferroflow.stations.features import build_features, materialize
 from ferroflow.stations.importance import measure, measured
 from tests import toy_model
@@ -153,6 +153,23 @@ def test_an_online_store_that_is_away_is_told_without_its_password_and_the_rest_
     assert "127.0.0.1" in fresh.problem and "secret" not in fresh.problem
 
 
+def test_an_address_that_cannot_be_read_is_told_without_showing_it_and_the_rest_stands(home: Home) -> None:
+    wrong = Home(home.root, online_store="redis://:secret@127.0.0.1:many/0")
+    spec = pipeline()
+    build_features(spec, accept(home, simulate(500)), AS_OF, home)
+    fresh = entries(spec, wrong)["departures__mean"].freshness
+    assert fresh is not None and fresh.rows and "secret" not in fresh.problem
+    assert fresh.problem.startswith("its address cannot be read")
+
+
+def test_offline_facts_alone_ask_no_server(home: Home) -> None:
+    away = Home(home.root, online_store="redis://127.0.0.1:1/0")
+    spec = pipeline()
+    build_features(spec, accept(home, simulate(500)), AS_OF, home)
+    found = freshness(spec, AS_OF, away, online=False)["departures"]
+    assert found.rows and found.age_seconds is not None and found.problem == ""
+
+
 def test_missing_shares_and_values_are_those_of_the_table_and_of_the_log(home: Home) -> None:
     spec = pipeline()
     record = build_features(spec, accept(home, simulate(500)), AS_OF, home)
@@ -187,7 +204,8 @@ def test_values_of_personal_columns_and_of_what_is_made_of_them_are_not_told(hom
     spec = dataclasses.replace(with_functions(), personal=("origin", "minutes"))
     hidden = {entry.name for entry in declared(spec) if personal(entry, spec)}
     opaque = {f"{view}__{name}" for view in ("departures", "arrivals") for name in ("rides", "mean")}
-    assert hidden == {"origin", "stop_hour__length", *opaque}
+    # The rides of an hour read nothing personal, and are looked up by what is.
+    assert hidden == {"origin", "stop_hour__length", "stop_hour__rides", *opaque}
     build_features(spec, accept(home, simulate(500)), AS_OF, home)
     told = entries(spec, home)
     for name in hidden:

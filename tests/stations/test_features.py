@@ -281,14 +281,17 @@ def test_without_times_all_rows_are_used_and_the_feature_store_is_left_alone(hom
 
 def test_inputs_of_other_types_become_numbers_or_categories_or_are_refused(home: Home) -> None:
     rows = ROWS.with_columns(
-        flag=pl.col("origin") > 2, size=pl.col("origin").cast(pl.UInt8), ratio=pl.lit(float("nan"))
+        flag=pl.col("origin") > 2,
+        size=pl.col("origin").cast(pl.UInt8),
+        ratio=pl.lit(float("nan")),
+        speed=pl.col("origin") / 0.0,
     )
-    inputs = ("origin", "destination", "started", "flag", "size", "ratio")
+    inputs = ("origin", "destination", "started", "flag", "size", "ratio", "speed")
     spec = dataclasses.replace(pipeline(features=()), inputs=inputs, categorical=("size",), features=())
     made = table(spec, home, rows)
     assert made.schema["flag"] == made.schema["origin"] == pl.Float64
     assert made.schema["size"] == pl.Int64
-    assert made["ratio"].null_count() == made.height
+    assert made["ratio"].null_count() == made["speed"].null_count() == made.height
     with pytest.raises(SpecError, match="'ratio' is Float64; a category is"):
         table(dataclasses.replace(spec, categorical=("ratio",)), home, rows)
     with pytest.raises(SpecError, match="calls nothing categorical"):

@@ -15,13 +15,17 @@ import pytest
 from feast import FeatureStore
 
 from ferroflow.adapters.feast.packed import PackedStore
+from ferroflow.adapters.feast.plan import ReadPlan, RedisPlan
 from ferroflow.adapters.feast.rows import Watermark
 from ferroflow.adapters.home import Home
 from ferroflow.core.errors import DataError, UsageError
 from ferroflow.core.features import StoredFeatures, stored
 from ferroflow.core.spec import PipelineSpec
-from ferroflow.stations.features import build_features, refresh_offline
+from ferroflow.stations import materialize as materialize_station
+from ferroflow.stations import offline
+from ferroflow.stations.features import refresh_offline
 from ferroflow.stations.materialize import backfill, materialize
+from tests.engines import redis_server
 from tests.rides import START, accept, arrivals, pipeline, simulate, summary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,34 +84,76 @@ def bring(home: Home, rows: pl.DataFrame, as_of: datetime = AS_OF, spec: Pipelin
     return materialize(spec, as_of, home, **more)["arrivals"]
 
 
-def test_a_stored_row_keeps_when_it_was_ingested_until_it_changes(home: Home) -> None:
-    refresh_offline(SPEC, accept(home, ROWS, "v1"), AS_OF, home)
-    before = stored_rows(home)
-    more = pl.concat([ROWS, late(3, AS_OF - DAY, 7.0, INGESTED + DAY)])
-    refresh_offline(SPEC, accept(home, more, "v2"), AS_OF, home)
-    after = stored_rows(home)
-    changed = after.join(before, on=["stop", "available_at", "rides", "mean"], how="anti")
-    assert changed["ingested_at"].to_list() == [INGESTED + DAY]
-    assert after.filter(pl.col("ingested_at") == INGESTED).height == before.height - 1
-    # Refreshed for an earlier moment and again, from rows that say no later time: what comes back counts as new.
-    refresh_offline(SPEC, accept(home, more, "v2"), AS_OF - HOUR * 12, home)
-    refresh_offline(SPEC, accept(home, more, "v2"), AS_OF, home)
-    back = stored_rows(home)
-    assert back.drop("ingested_at").equals(after.drop("ingested_at"))
-    assert back.filter(pl.col("available_at") <= AS_OF - HOUR * 12).equals(
-        after.filter(pl.col("available_at") <= AS_OF - HOUR * 12)
+def test_an_edit_of_a_feature_is_found_though_a_replay_made_it_first(home: Home) -> None:
+    def changed(rows: pl.LazyFrame) -> pl.LazyFrame:
+        return summary(rows, "destination", 6).with_columns(mean=pl.col("mean") * 60)
+
+    changed.__name__ = "arrivals"
+    before, spec = AS_OF - DAY, pipeline(features=(stored(entity="stop", on="destination", ttl="2d")(changed),))
+    early = pl.col("ended") < before
+    rows = ROWS.filter((pl.col("destination") != 5) | (pl.col("ended") < before - 7 * HOUR)).with_columns(
+        ingested_at=pl.when(early).then(pl.lit(INGESTED)).otherwise(pl.lit(INGESTED + DAY)).dt.cast_time_unit("us")
     )
-    recent = back.filter(pl.col("available_at") > AS_OF - HOUR * 12)["ingested_at"].unique().to_list()
-    assert recent == [INGESTED + DAY + timedelta(microseconds=1)]
-
-
-def test_training_does_not_see_when_rows_were_ingested(home: Home) -> None:
-    more = pl.concat([ROWS, late(3, AS_OF - DAY, 7.0, INGESTED + DAY)])
-    refresh_offline(SPEC, accept(home, ROWS, "v1"), AS_OF, home)
+    for as_of in (before, AS_OF, before):
+        bring(home, rows, as_of)
+    for as_of in (before, AS_OF):
+        bring(home, rows, as_of, spec=spec)
     anew = Home(home.root.parent / "anew")
-    tables = [build_features(SPEC, accept(place, more, "v2"), AS_OF, place) for place in (home, anew)]
-    one, two = (pl.read_parquet(place.absolute(made.path)) for place, made in zip((home, anew), tables, strict=True))
-    assert one.equals(two)
+    bring(anew, rows, AS_OF, spec=spec)
+    assert online(home) == online(anew)
+
+
+def test_other_code_of_a_feature_is_materialized_over_the_whole_time_to_live(
+    home: Home, spans: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bring(home, ROWS)
+    real = offline.definitions
+    monkeypatch.setattr(offline, "definitions", lambda spec: [{**part, "code": "edited"} for part in real(spec)])
+    bring(home, ROWS, AS_OF - DAY)
+    bring(home, ROWS)
+    assert spans[1:] == [(AS_OF - DAY - arrivals.ttl, AS_OF - DAY), (AS_OF - arrivals.ttl, AS_OF)]
+    assert bring(home, ROWS) == 0
+
+
+def test_pushes_that_are_ahead_of_the_runs_hide_nothing_from_them_and_make_no_work(
+    home: Home, spans: list[Any]
+) -> None:
+    bring(home, ROWS)
+    with PackedStore(home.online("rides")) as store:
+        store.advance("arrivals", micros(AS_OF + 2 * DAY))
+    rows = ROWS.filter(pl.col("ended") < AS_OF)
+    bring(home, rows, AS_OF + 6 * HOUR)
+    for hour in (7, 8):
+        assert bring(home, rows, AS_OF + hour * HOUR) == 0
+    assert len(spans) == 1
+    more = pl.concat([rows, late(3, AS_OF - DAY, 7.0, INGESTED + DAY)])
+    assert bring(home, more, AS_OF + 9 * HOUR) > 0
+    anew = Home(home.root.parent / "anew")
+    bring(anew, more, AS_OF + 9 * HOUR)
+    assert online(home) == online(anew)
+
+
+def test_each_online_store_is_known_by_what_it_was_given_itself(home: Home, spans: list[Any]) -> None:
+    with redis_server() as port:
+        there = Home(home.root, online_store=f"redis://127.0.0.1:{port}/3")
+        bring(there, ROWS)
+        spec = pipeline(features=(wider(),))
+        bring(home, ROWS, spec=spec)
+        bring(there, ROWS, spec=spec)
+        assert spans == [(AS_OF - arrivals.ttl, AS_OF)] * 3
+        assert bring(there, ROWS, spec=spec) == bring(home, ROWS, spec=spec) == 0
+        assert len(spans) == 3
+
+
+def test_no_address_of_an_online_store_is_written_down(home: Home) -> None:
+    where = materialize_station._where
+    plans = [
+        ReadPlan(store=RedisPlan(url=f"redis://:{word}@{host}:1/0"), project="p", views=())
+        for word, host in (("secret", "one"), ("other", "one"), ("other", "two"))
+    ]
+    one, same, two = (where(plan, arrivals) for plan in plans)
+    assert one == same != two
+    assert "secret" not in one and "one" not in one.removeprefix("arrivals in redis ")
 
 
 def test_what_came_late_decides_the_range_that_is_materialized(home: Home, spans: list[Any]) -> None:
@@ -124,11 +170,11 @@ def test_where_nothing_is_new_nothing_is_read_and_the_event_watermark_advances(h
     rows = ROWS.filter(pl.col("ended") < AS_OF)
     bring(home, rows, AS_OF + 6 * HOUR)
     before = online(home)
-    assert bring(home, rows, AS_OF + 7 * HOUR, lookback=NONE) == 0
+    assert bring(home, rows, AS_OF + 7 * HOUR) == 0
     assert len(spans) == 1
     assert watermark(home) == (micros(AS_OF + 7 * HOUR), micros(INGESTED))
     assert online(home) == before
-    assert bring(home, rows, AS_OF + 8 * HOUR, lookback=HOUR) == 5, "ingested within an hour of the last row"
+    assert bring(home, rows, AS_OF + 8 * HOUR, lookback=HOUR) == 5, "the offline files may have been written by others"
     assert len(spans) == 2
 
 
@@ -215,7 +261,7 @@ def test_rows_that_cannot_be_read_back_move_no_watermark(home: Home, monkeypatch
         connection.commit()
     monkeypatch.setattr(FeatureStore, "materialize", lambda self, start, end, feature_views: None)
     with pytest.raises(DataError, match="has other values in"):
-        materialize(SPEC, AS_OF + 8 * HOUR, home)
+        materialize(SPEC, AS_OF + 8 * HOUR, home, lookback=2 * DAY)
 
 
 def test_an_online_store_of_another_version_or_an_empty_one_is_filled_whole(home: Home) -> None:

@@ -18,10 +18,9 @@ from ferroflow.adapters import registry
 from ferroflow.adapters.home import Home
 from ferroflow.core.contract import Field
 from ferroflow.core.features import RequestFeatures
-from ferroflow.core.records import ModelVersion, SkewReport
+from ferroflow.core.records import SkewReport
 from ferroflow.core.skew import different, judge, sentence
-from ferroflow.core.spec import InputDrift, PipelineSpec, Skew
-from ferroflow.stations.monitor import monitor_version
+from ferroflow.core.spec import Skew
 from ferroflow.stations.recompute import recompute, watermarks
 from ferroflow.stations.skew import measure_skew
 from tests.rides import pipeline
@@ -34,33 +33,15 @@ from tests.stations.served_rides import (
     HOUR,
     INPUTS,
     answer,
+    change_contract,
     logged,
+    measured,
     rewrite_marks,
     rewrite_store,
     served,
     version,
     with_ttl,
 )
-
-
-@pytest.fixture(scope="module")
-def morning(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    home = Home(tmp_path_factory.mktemp("morning") / "home")
-    served_rides.a_morning(home)
-    return home
-
-
-@pytest.fixture
-def rides(morning: Home, tmp_path: Path) -> Home:
-    """A copy of the morning, to be spoilt."""
-    shutil.copytree(morning.root, tmp_path / "home")
-    return Home(tmp_path / "home")
-
-
-def measured(home: Home, spec: PipelineSpec | None = None, **more: Any) -> SkewReport:
-    found = measure_skew(spec or pipeline(), AS_OF, home, BEGIN, served=[version(home)], **more)
-    assert found.read == found.compared + found.degraded + sum(found.not_comparable.values())
-    return found
 
 
 def wrong(report: SkewReport) -> dict[str, int]:
@@ -207,11 +188,6 @@ def test_a_value_that_was_fed_although_nothing_could_be_read_is_a_mismatch(rides
     }
 
 
-def change_contract(home: Home, **changes: Any) -> None:
-    path = home.absolute(version(home).package) / "serving.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -229,7 +205,8 @@ def test_what_cannot_be_compared_is_told_with_its_reason(rides: Home, changes: d
     [(told, rows)] = found.not_comparable.items()
     assert told.startswith(reason) and rows == found.read == ASKED.height
     assert (found.compared, found.values) == (0, 0)
-    assert f"{rows:,} not comparable: {reason}" in sentence(found)
+    assert sentence(found).startswith(f"nothing could be compared ({rows:,}: {reason}")
+    assert judge(found, Skew())[0]
 
 
 def test_lines_that_cannot_be_read_are_told_and_the_others_compared(rides: Home) -> None:
@@ -251,6 +228,21 @@ def test_without_an_offline_store_nothing_is_compared_and_it_is_told(rides: Home
     shutil.rmtree(rides.offline("rides"))
     [(reason, rows)] = measured(rides).not_comparable.items()
     assert "has no stored features" in reason and rows == ASKED.height
+
+
+def test_accepted_rows_that_are_gone_leave_their_predictions_uncompared_and_end_nothing(rides: Home) -> None:
+    (rides.offline("rides") / "manifest.json").unlink()  # as after a refresh that was cut off
+    shutil.rmtree(rides.data("rides") / "validated")
+    found = measured(rides)
+    [(reason, rows)] = found.not_comparable.items()
+    assert reason.startswith("its stored features cannot be computed again: a file of accepted") and rows == found.read
+    assert judge(found, Skew())[0]
+
+
+def test_a_damaged_file_of_the_store_leaves_its_predictions_uncompared_and_ends_nothing(rides: Home) -> None:
+    (rides.offline("rides") / "arrivals.parquet").write_bytes(b"PAR1 no table PAR1")
+    [(reason, rows)] = measured(rides).not_comparable.items()
+    assert reason.startswith("its inputs cannot be made again") and rows == ASKED.height
 
 
 def test_the_store_of_an_earlier_moment_is_brought_back_before_it_is_joined(rides: Home) -> None:
@@ -328,39 +320,3 @@ def test_accepted_rows_may_stand_in_for_the_requests(rides: Home) -> None:
     assert (found.read, found.compared, found.mismatched) == (30, 30, 0)
     later = accepted.with_columns(pl.col("started") + HOUR)
     assert wrong(measured(rides, accepted=later))["hour"] == 30
-
-
-def test_personal_values_are_not_shown(rides: Home) -> None:
-    other = RequestFeatures(lambda: [pl.lit(99.0).alias("hour")])
-    answer(rides, served(rides, version(rides), [other]), ASKED.tail(1))
-    [entry] = [e for e in measured(rides, replace(pipeline(), personal=("hour",))).features if e.mismatched]
-    assert (entry.examples[0].logged, entry.examples[0].recomputed) == ("***", "***")
-
-
-# ------------------------------------------------------------------------------------------------------- the monitor
-
-
-@pytest.fixture
-def champion(rides: Home) -> ModelVersion:
-    """The version, with reference rows that look as the morning did."""
-    path = rides.data("rides") / "reference.parquet"
-    rows = logged(rides).select(*INPUTS, started="event_time", prediction=pl.lit(1.0), target=pl.lit(1.0))
-    rows.with_row_index("row_id").with_columns(part=pl.lit("test")).write_parquet(path)
-    return version(rides).model_copy(update={"reference": rides.relative(path)})
-
-
-def test_the_monitor_alarms_on_skew_before_anything_else(rides: Home, champion: ModelVersion) -> None:
-    spec = replace(pipeline(), monitors=(InputDrift(min_rows=20), Skew()))
-    quiet = monitor_version(spec, champion, AS_OF, rides, report=False)
-    assert quiet.alarm == "none" and quiet.skew is not None
-    assert f"0 of {ASKED.height * len(INPUTS):,} logged values differ" in quiet.why
-    rewrite_store(rides, "departures", pl.col("rides") + 100)
-    found = monitor_version(spec, champion, AS_OF, rides, report=False)
-    assert found.alarm == "skew" and found.fingerprint != quiet.fingerprint
-    assert "(departures__rides " in found.why and "neither error nor drift" in found.why
-    assert found.skew is not None and found.skew.mismatched > 0
-    lenient = replace(spec, monitors=(Skew(max_share=1.0),))
-    assert monitor_version(lenient, champion, AS_OF, rides, report=False).alarm == "none"
-    assert monitor_version(replace(spec, monitors=()), champion, AS_OF, rides, report=False).skew is None
-    few = replace(spec, monitors=(Skew(min_rows=10_000),))
-    assert monitor_version(few, champion, AS_OF, rides, report=False).alarm == "none"

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from pydantic import BaseModel
 
 from ferroflow.adapters.home import Home
+from ferroflow.adapters.storage import write_record
 from ferroflow.core.errors import NotFound, RegistryError
 from ferroflow.core.records import ModelVersion, Snapshot, Validated
 from ferroflow.stations import retention, versions
@@ -175,6 +177,24 @@ def test_prune_keeps_what_a_registered_model_was_made_of(home: Home, three: list
     assert [kept.snapshot for kept in versions.history("parcels", home)] == [three[0][0], three[2][0]]
     again = retention.prune("parcels", home, keep=1, older_than=None, now=LATER, dry_run=False)
     assert (again.removed, again.files) == ((), 0)
+
+
+def test_prune_keeps_the_accepted_rows_that_the_offline_store_can_be_computed_from_again(
+    home: Home, three: list[tuple[Snapshot, Validated]]
+) -> None:
+    class Latest(BaseModel):
+        as_of: datetime
+        validated: Validated
+
+    path = home.offline("parcels") / "latest.json"
+    write_record(path, Latest(as_of=NOW, validated=three[0][1]))
+    done = retention.prune("parcels", home, keep=1, older_than=None, now=LATER, dry_run=False)
+    assert done.removed == (three[0][0].fingerprint, three[1][0].fingerprint)
+    assert versions.accepted(three[0][1], home).collect().height == 40
+    assert versions.verify("parcels", home)[1] == []
+    path.unlink()
+    retention.prune("parcels", home, keep=1, older_than=None, now=LATER, dry_run=False)
+    assert not home.absolute(three[0][1].accepted[0]).exists()
 
 
 def test_prune_leaves_young_snapshots_and_files_of_a_run_under_way(

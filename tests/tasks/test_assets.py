@@ -110,12 +110,39 @@ def test_the_catalogue_is_a_table_with_the_way_to_its_page(rides: Home, made: tu
     assert (rides.reports("rides") / "features.html").stat().st_size > 0
 
 
-def test_a_reused_table_is_not_materialized_again(rides: Home, made: tuple[str, Any]) -> None:
+def test_a_reused_table_and_reused_stored_features_are_not_materialized_again(
+    rides: Home, made: tuple[str, Any]
+) -> None:
     again, (table, _) = ran(lambda: both(rides))
     assert table == made[1][0]
-    # What comes after it has arrived, so that it would be there too.
-    told = heard(MATERIALIZED, again, 4)
-    assert len(told) == 4 and assets.key("rides", "training_table") not in told
+    # What comes after them has arrived, so that they would be there too.
+    views = ("departures", "arrivals")
+    assert set(heard(MATERIALIZED, again, 2)) == {assets.key("rides", "online", view) for view in views}
+
+
+def test_stored_features_of_another_moment_are_told_and_of_the_same_one_not_again(rides: Home, made: Any) -> None:
+    def refreshed(moment: Any) -> dict[str, Any]:
+        run, _ = ran(lambda: (data.refresh("rides", accept(rides, ROWS), moment), assets_online(moment)))
+        return heard(MATERIALIZED, run, 1 if moment == AS_OF else 3)
+
+    def assets_online(moment: Any) -> None:
+        task(assets.online)("rides", {"last": 1}, moment)
+
+    earlier = AS_OF - timedelta(days=1)
+    views = {assets.key("rides", "features", view) for view in ("departures", "arrivals")}
+    last = {assets.key("rides", "online", "last")}
+    assert set(refreshed(AS_OF)) == last
+    assert set(refreshed(earlier)) == views | last
+
+
+def test_a_server_that_is_away_keeps_no_offline_fact_from_being_told(
+    rides: Home, made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(assets, "_materialized", lambda *told: sent.append(told[-1]))
+    assets.stored("rides", AS_OF, Home(rides.root, online_store="redis://127.0.0.1:many/0"))
+    assert [set(told["null_rate"]) for told in sent] == [{"rides", "mean"}] * 2
+    assert all(told["rows"] for told in sent)
 
 
 def test_a_champion_comes_from_a_challenger_and_a_rejected_one_is_none(rides: Home) -> None:

@@ -298,7 +298,7 @@ def _comparable(view: View, asked: Mapping[str, pl.DataType], here: str, there: 
     """A key of the entity rows and of the stored rows, in a type that both can have.
 
     Whole numbers meet as Int64. A float column (what pandas makes of whole numbers beside a null) meets them too: what
-    is no whole number matches nothing.
+    is no whole number matches nothing, and neither does what is too large for the float to tell from its neighbours.
     """
     left, right = asked[here], view.rows.collect_schema()[there]
     one, other = pl.col(here), pl.col(there)
@@ -320,4 +320,6 @@ def _comparable(view: View, asked: Mapping[str, pl.DataType], here: str, there: 
 def _whole(column: pl.Expr, kind: pl.DataType) -> pl.Expr:
     if kind.is_integer():
         return column.cast(pl.Int64, strict=False)
-    return pl.when(column == column.floor()).then(column).cast(pl.Int64, strict=False)
+    exact = 2**53 if kind == pl.Float64 else 2**24 if kind == pl.Float32 else 2**11
+    certain = (column == column.floor()) & (column.abs() < exact)
+    return pl.when(certain).then(column).cast(pl.Int64, strict=False)

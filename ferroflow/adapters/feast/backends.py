@@ -10,6 +10,9 @@ from ferroflow.adapters.home import Home
 from ferroflow.core.errors import SettingsError
 
 _REDIS_PORT, _POSTGRES_PORT = 6379, 5432
+_FLAG = "ssl_check_hostname"
+_REDIS_OPTIONS = ("ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", _FLAG, "ssl_keyfile")
+_NO = ("0", "F", "FALSE", "N", "NO")  # as redis-py reads an address
 
 
 def online_config(home: Home) -> dict[str, Any]:
@@ -33,10 +36,11 @@ def registry_config(home: Home) -> dict[str, Any]:
 
 
 def _redis(address: SplitResult) -> dict[str, Any]:
-    """``redis[s]://[user][:password]@host[:port][/database]`` as Feast's connection string."""
+    """``redis[s]://[user][:password]@host[:port][/database][?ssl_...]`` as Feast's connection string."""
     options: dict[str, object] = {"db": _database(address)}
     if address.scheme == "rediss":
         options["ssl"] = True
+    options |= _redis_options(address)
     if address.username:
         options["username"] = unquote(address.username)
     if address.password:
@@ -50,6 +54,19 @@ def _redis(address: SplitResult) -> dict[str, Any]:
     told = [f"{name}={json.dumps(value)}" for name, value in options.items()]
     connection = ",".join([f"{address.hostname or 'localhost'}:{address.port or _REDIS_PORT}", *told])
     return {"type": "redis", "connection_string": connection}
+
+
+def _redis_options(address: SplitResult) -> dict[str, object]:
+    """What the address asks for, as the client reads it: Feast hands it to the same client."""
+    given = parse_qsl(address.query, keep_blank_values=True)
+    names = [name for name, _ in given]
+    known = _REDIS_OPTIONS if address.scheme == "rediss" else ()
+    if odd := sorted({name for name, value in given if name not in known or not value or names.count(name) > 1}):
+        raise SettingsError(
+            f"Setting online_store: {', '.join(odd)} cannot be said in a Redis address here. Of a rediss:// one these "
+            f"can, each once: {', '.join(_REDIS_OPTIONS)}."
+        )
+    return {name: value.upper() not in _NO if name == _FLAG else value for name, value in given}
 
 
 def _database(address: SplitResult) -> int:

@@ -1,21 +1,28 @@
 """The latest rows of a view into PostgreSQL, in the table of Feast's own PostgreSQL store.
 
-The rows go into a temporary table by a binary COPY, one record an entity; one statement then spreads them over a row a
-feature and writes what is not older than what is there. Both are one transaction: readers see all of it or nothing.
+Slice by slice the rows go into a temporary table by a binary COPY, one record an entity; a statement then spreads them
+over a row a feature and writes what is not older than what is there. All are one transaction: readers see all of it or
+nothing. While the server works at a slice the next one is encoded here. A table that is empty is filled under a lock,
+without looking for what is there, which is half of the server's work.
 """
 
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from feast import FeatureView
 from feast.infra.online_stores.helpers import compute_table_id
 from feast.infra.online_stores.postgres_online_store.postgres import PostgreSQLOnlineStore
 from feast.repo_config import RepoConfig
-from psycopg import Connection, sql
+from psycopg import Connection, Cursor, Rollback, sql
+from psycopg.errors import LockNotAvailable
 
 from ferroflow.adapters.feast.bulk_rows import LatestRows, Progress
 from ferroflow.adapters.feast.encode import NULL_TIME, Ints, fixed_width, values_and_texts
@@ -34,19 +41,26 @@ CREATE TEMPORARY TABLE ferroflow_rows (
 ) ON COMMIT DROP
 """
 _COPY = "COPY ferroflow_rows FROM STDIN (FORMAT BINARY)"
-_UPSERT = """
+_EMPTY = "TRUNCATE ferroflow_rows"
+_INSERT = """
 INSERT INTO {table} AS known (entity_key, feature_name, value, value_text, event_ts, created_ts)
 SELECT latest.entity_key, feature.name, feature.value, feature.value_text, latest.event_ts, latest.created_ts
 FROM (
     SELECT DISTINCT ON (entity_key) * FROM ferroflow_rows
     ORDER BY entity_key, event_ts DESC, created_ts DESC NULLS LAST
 ) AS latest, unnest(%s::text[], latest.contents, latest.texts) AS feature (name, value, value_text)
-ON CONFLICT (entity_key, feature_name) DO UPDATE SET
+"""
+_UPSERT = f"""{_INSERT}ON CONFLICT (entity_key, feature_name) DO UPDATE SET
     value = excluded.value, value_text = excluded.value_text, vector_value = excluded.vector_value,
     event_ts = excluded.event_ts, created_ts = excluded.created_ts
 WHERE (excluded.event_ts, coalesce(excluded.created_ts, '-infinity'))
     >= (coalesce(known.event_ts, '-infinity'), coalesce(known.created_ts, '-infinity'))
 """
+
+
+_IS_EMPTY = "SELECT NOT EXISTS (SELECT FROM {table})"
+# Other writers wait until we are done; readers do not. Where one is at work already, nobody waits: we upsert.
+_LOCK = "LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE NOWAIT"
 
 
 def can_write(store: PostgreSQLOnlineStore, config: RepoConfig, view: FeatureView) -> bool:
@@ -90,16 +104,60 @@ def _table(config: RepoConfig, view: FeatureView) -> str:
 
 
 def _upserted(connection: Connection, table: str, rows: LatestRows, progress: Progress) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(_CREATE)
+    ordered, distinct = _in_order(rows)
+    place, features = sql.Identifier(table), list(rows.features)
+    statement = sql.SQL(_INSERT if distinct and _is_ours(connection, place) else _UPSERT).format(table=place)
+
+    def send(cursor: Cursor, records: bytes) -> int:
         with cursor.copy(_COPY) as copy:
-            copy.write(_HEADER)
-            for part in rows.slices():
-                copy.write(b"".join(_records(part)))
-                progress(len(part))
-            copy.write(_END)
-        cursor.execute(sql.SQL(_UPSERT).format(table=sql.Identifier(table)), (list(rows.features),))
-        return cursor.rowcount
+            copy.write(records)
+        written = cursor.execute(statement, (features,)).rowcount
+        cursor.execute(_EMPTY)
+        return written
+
+    written, sent = 0, deque[tuple[int, Future[int]]]()
+    with connection.cursor() as cursor, ThreadPoolExecutor(1, "postgres") as server:
+        cursor.execute(_CREATE)
+        for part in ordered.slices():
+            records = b"".join((_HEADER, *_records(part), _END))
+            if sent:  # one slice ahead, no more: they take memory
+                written += _answered(sent, progress)
+            sent.append((len(part), server.submit(send, cursor, records)))
+        while sent:
+            written += _answered(sent, progress)
+    return written
+
+
+def _is_ours(connection: Connection, table: sql.Identifier) -> bool:
+    """Whether the table is empty, and no other writer comes before this transaction ends."""
+
+    def is_empty() -> bool:
+        row = connection.execute(sql.SQL(_IS_EMPTY).format(table=table)).fetchone()
+        return bool(row and row[0])
+
+    if is_empty():
+        with suppress(LockNotAvailable), connection.transaction():
+            connection.execute(sql.SQL(_LOCK).format(table=table))
+            if is_empty():  # nobody wrote before we had the lock
+                return True
+            raise Rollback  # which gives the lock back
+    return False
+
+
+def _answered(sent: deque[tuple[int, Future[int]]], progress: Progress) -> int:
+    rows, answer = sent.popleft()
+    written = answer.result()
+    progress(rows)
+    return written
+
+
+def _in_order(rows: LatestRows) -> tuple[LatestRows, bool]:
+    """The rows by their entity keys' bytes, so that all writers lock in one order; whether no key is there twice."""
+    keys = pa.chunked_array(
+        [pa.array(part.entity_keys(), pa.large_binary()) for part in rows.slices()], pa.large_binary()
+    )
+    distinct = len(pc.unique(keys)) == len(rows)
+    return rows.taken(pc.sort_indices(keys).to_numpy().astype(np.int64)), distinct
 
 
 def _records(rows: LatestRows) -> Iterator[bytes]:

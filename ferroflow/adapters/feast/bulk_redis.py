@@ -1,8 +1,10 @@
 """The latest rows of a view into Redis, in the layout of Feast's own Redis store.
 
 A hash an entity: a field for each feature, ``_ts:<view>`` with the event time, and, of ours, ``_created:<view>`` with
-the time the row was created in decimal microseconds. A script compares and writes an entity at once: it is never half
-written, an older row never replaces a newer one, and of one event time the row created last wins.
+the time the row was created in decimal microseconds, a blank, and the ``_ts:<view>`` that it belongs to: Feast's own
+writer moves that field and leaves ours, which then says nothing of the row. A script compares and writes an entity at
+once: it is never half written, an older row never replaces a newer one, and of one event time the row created last
+wins.
 """
 
 from __future__ import annotations
@@ -41,6 +43,10 @@ local function moment(stamp)
   end
   return found[8], found[16]
 end
+local function created_of(told, stamp)
+  local blank = told and string.find(told, ' ', 1, true)
+  return blank and string.sub(told, blank + 1) == stamp and tonumber(string.sub(told, 1, blank - 1))
+end
 local function older(stamp, created, known, known_created)
   if stamp ~= known then
     local seconds, nanos = moment(stamp)
@@ -48,7 +54,7 @@ local function older(stamp, created, known, known_created)
     if seconds ~= known_seconds then return seconds < known_seconds end
     if nanos ~= known_nanos then return nanos < known_nanos end
   end
-  return (tonumber(created) or -math.huge) < (tonumber(known_created) or -math.huge)
+  return (tonumber(created) or -math.huge) < (created_of(known_created, known) or -math.huge)
 end
 local lifetime, width = tonumber(ARGV[1]), tonumber(ARGV[2])
 local pairs_of = {}
@@ -60,7 +66,8 @@ for number, key in ipairs(KEYS) do
   local stamp, created = ARGV[start + width + 1], ARGV[start + width + 2]
   local known = redis.call('HMGET', key, stamp_field, created_field)
   if not known[1] or not older(stamp, created, known[1], known[2]) then
-    for place = 1, width + 2 do pairs_of[2 * place] = ARGV[start + place] end
+    for place = 1, width + 1 do pairs_of[2 * place] = ARGV[start + place] end
+    pairs_of[2 * width + 4] = created .. ' ' .. stamp
     local last = 2 * width + (created == '' and 2 or 4)
     for first = 1, last, 4000 do redis.call('HSET', key, unpack(pairs_of, first, math.min(first + 3999, last))) end
     if created == '' and known[2] then redis.call('HDEL', key, created_field) end

@@ -8,12 +8,15 @@ Feast's local engine.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pyarrow as pa
@@ -28,17 +31,23 @@ from feast.infra.online_stores.online_store import OnlineStore
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from feast.utils import _convert_arrow_to_proto, _validate_vector_field_lengths
+from pydantic import BaseModel, SecretStr
 
 from ferroflow.adapters.feast.bulk_rows import SLICE, LatestRows, Progress
 from ferroflow.adapters.feast.encode import NULL_TIME, microseconds
-from ferroflow.core.errors import DataError, SpecError
+from ferroflow.core.errors import DataError, FerroflowError, SpecError
 
 _log = logging.getLogger(__name__)
 
 Writer = Callable[[FeatureView, LatestRows, Progress], int | None]
 
 _EVERY = 5.0  # seconds between two lines about a long write
-_SECRETS = re.compile(r"(://[^:/@\s]*:)[^@\s]+(?=@)|(password['\"]?\s*[=:]\s*)[^\s,;]+", re.IGNORECASE)
+_SECRETS = re.compile(
+    r"(://[^:/@\s]*:)\S+(?=@)|"
+    r"((?:password|passwd|pwd|secret)['\"]?\s*[=:]\s*)(?:\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|[^\s,;]+)",
+    re.IGNORECASE,
+)
+_SECRET_NAME = re.compile("passw|pwd|secret|token", re.IGNORECASE)
 
 
 class BulkComputeEngineConfig(FeastConfigBaseModel):
@@ -80,7 +89,9 @@ class BulkComputeEngine(ComputeEngine):
             if view.online:
                 self._write(view, task)
         except Exception as error:  # noqa: BLE001 - recorded in the job, from which Feast raises it
-            return LocalMaterializationJob(job, MaterializationJobStatus.ERROR, _told(view, self.online_store, error))
+            return LocalMaterializationJob(
+                job, MaterializationJobStatus.ERROR, _told(view, self.online_store, error, self.repo_config)
+            )
         return LocalMaterializationJob(job, MaterializationJobStatus.SUCCEEDED)
 
     def _local(self) -> LocalComputeEngine:
@@ -189,12 +200,44 @@ def _write_by_protos(
         progress(len(data))
 
 
-def _told(view: FeatureView, store: OnlineStore, error: Exception) -> DataError:
-    """An error with the view and the store that it is about, without passwords."""
-    cause = _SECRETS.sub(lambda found: f"{found[1] or found[2]}***", str(error))
-    told = DataError(f"View {view.name!r} was not materialized into {type(store).__name__}: {cause}")
-    told.__cause__ = error
-    return told
+def _told(view: FeatureView, store: OnlineStore, error: Exception, config: RepoConfig | None = None) -> DataError:
+    """An error with the view and the store that it is about, without passwords: so it does not lead to its cause."""
+    known = () if config is None else known_secrets(config.online_store, config.offline_store, config.registry)
+    kind = "" if isinstance(error, FerroflowError) else f"{type(error).__name__}: "
+    cause = without_secrets(str(error), known)
+    _log.debug("View %r:\n%s", view.name, without_secrets("".join(traceback.format_exception(error)), known))
+    return DataError(f"View {view.name!r} was not materialized into {type(store).__name__}: {kind}{cause}")
+
+
+def known_secrets(*configurations: Any) -> list[str]:
+    """The passwords that configurations hold, as written there and as servers may repeat them; longest first."""
+    found: set[str] = set()
+    for configuration in configurations:
+        told = configuration.model_dump() if isinstance(configuration, BaseModel) else configuration
+        for name, value in told.items() if isinstance(told, dict) else ():
+            if isinstance(value, dict):
+                found.update(known_secrets(value))
+            elif isinstance(value, SecretStr) or (isinstance(value, str) and _SECRET_NAME.search(name)):
+                found.add(value.get_secret_value() if isinstance(value, SecretStr) else value)
+            elif isinstance(value, str):
+                found.update(_written(value))
+    found |= {unquote(secret) for secret in found} | {quote(secret, safe="") for secret in found}
+    found |= {json.dumps(secret)[1:-1] for secret in found} | {repr(secret)[1:-1] for secret in found}
+    return sorted(found - {""}, key=len, reverse=True)
+
+
+def without_secrets(text: str, known: Sequence[str]) -> str:
+    """A text without the known passwords, and without what looks like one."""
+    for secret in known:
+        text = text.replace(secret, "***")
+    return _SECRETS.sub(lambda found: f"{found[1] or found[2]}***", text)
+
+
+def _written(text: str) -> list[str]:
+    """The passwords within an address, or in a connection string of Feast's Redis store."""
+    login = text.partition("://")[2].rpartition("@")[0].partition(":")[2]
+    parts = [part.partition("=") for part in text.split(",")]
+    return [login, *(value.strip().strip("\"'") for name, _, value in parts if _SECRET_NAME.search(name))]
 
 
 class _Told:

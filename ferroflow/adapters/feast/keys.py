@@ -42,7 +42,7 @@ def encoder(names: Sequence[str], kinds: Sequence[KeyKind]) -> Callable[[Sequenc
     def encode(values: Sequence[Any]) -> bytes:
         try:
             return head + b"".join([encoded(values[place]) for place, encoded in parts])
-        except (struct.error, AttributeError, TypeError) as error:
+        except (struct.error, AttributeError, TypeError, UnicodeEncodeError) as error:
             raise _refused(names, kinds, values) from error
 
     return encode
@@ -57,7 +57,7 @@ def single_encoder(name: str, kind: KeyKind, tail: bytes = b"") -> Callable[[Any
         def text(value: Any) -> bytes:
             try:
                 return head + encoded(value) + tail
-            except (AttributeError, TypeError) as error:
+            except (AttributeError, TypeError, UnicodeEncodeError) as error:
                 raise _refused([name], [kind], [value]) from error
 
         return text

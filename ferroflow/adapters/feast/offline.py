@@ -27,7 +27,7 @@ from feast.utils import (
 )
 
 from ferroflow.adapters.feast.asof import View, between, in_utc, join_as_of, joined, latest
-from ferroflow.adapters.feast.scans import Place, arrow_types, at, checked, fitting, place
+from ferroflow.adapters.feast.scans import Place, arrow_types, at, checked, fitting, place, timed
 from ferroflow.core.errors import SpecError, UsageError
 
 __all__ = [
@@ -114,10 +114,11 @@ class PolarsRetrievalJob(RetrievalJob):
 
         Raises:
             UsageError: something is there already, and ``allow_overwrite`` is false.
+            DataError: it cannot be told whether something is there.
         """
         options = storage.file_options
         target = at(options.uri, options.s3_endpoint_override, self._repo_path)
-        if target.exists() and not allow_overwrite:
+        if not allow_overwrite and target.exists():
             raise UsageError(
                 f"A saved data set is at {target.address} already. Give allow_overwrite=True, or another path."
             )
@@ -233,6 +234,7 @@ class PolarsOfflineStore(OfflineStore):
         Raises:
             UsageError: the columns are not those of the view and its files, or a value does not fit its type.
             SpecError: the view's source is no folder.
+            DataError: the files there cannot be read.
         """
         source = feature_view.batch_source
         before = _before(source)
@@ -383,7 +385,8 @@ def _pulled(
         stored = where.scan()
         columns = dict.fromkeys([*keys, *(features or stored.collect_schema()), *order])
         owner = f"The source {source.name!r}"
-        return checked(stored, list(columns), owner, where).select(list(columns))
+        wanted = checked(stored, list(columns), owner, where).select(list(columns))
+        return timed(wanted, order[0], owner, where)
 
     return rows
 

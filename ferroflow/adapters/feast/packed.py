@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -211,8 +212,12 @@ class PackedStore:
     def _layout(self, connection: sqlite3.Connection, number: int) -> RowLayout:
         known = self._layouts.get(number)
         if known is None:
-            (text,) = connection.execute("SELECT features FROM layouts WHERE id = ?", (number,)).fetchone()
-            known = self._layouts[number] = RowLayout.from_json(text)
+            # A writer of another version may have replaced the tables: its numbers are all new, so it is seen here.
+            row = connection.execute("SELECT features FROM layouts WHERE id = ?", (number,)).fetchone()
+            version = _version(connection)
+            if row is None or version != VERSION:
+                raise _outdated(self.path, version)
+            known = self._layouts[number] = RowLayout.from_json(row[0])
         return known
 
 
@@ -235,11 +240,23 @@ def _open_for_writing(path: Path) -> sqlite3.Connection:
 
 
 def _start_anew(connection: sqlite3.Connection) -> None:
+    used = _used_layouts(connection)
     for name in _tables(connection):
         connection.execute(f'DROP TABLE "{name}"')
     for table in _TABLES:
         connection.execute(table)
+    # Readers that have the file open know layouts by their numbers: none may come to mean another one.
+    connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('layouts', ?)", (used,))
     connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _used_layouts(connection: sqlite3.Connection) -> int:
+    """The greatest number that a layout of the file ever had."""
+    found = [0]
+    for query in ("SELECT seq FROM sqlite_sequence WHERE name = 'layouts'", "SELECT max(id) FROM layouts"):
+        with suppress(sqlite3.OperationalError):  # a file of another version need not have it
+            found += [int(number) for (number,) in connection.execute(query) if number is not None]
+    return max(found)
 
 
 def _open_for_reading(path: Path) -> sqlite3.Connection | None:
@@ -257,7 +274,13 @@ def _open_for_reading(path: Path) -> sqlite3.Connection | None:
     connection.close()
     if empty:  # the writer makes the file before its tables
         return None
-    raise OutdatedStore(
+    raise _outdated(path, version)
+
+
+def _outdated(path: Path, version: int) -> OutdatedStore:
+    if version == VERSION:
+        return OutdatedStore(f"The online store {path.name} was replaced while it was read. Read again.")
+    return OutdatedStore(
         f"The online store {path.name} has layout {version}, this version reads {VERSION}. Materialize again."
     )
 

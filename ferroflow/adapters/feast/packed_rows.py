@@ -40,7 +40,7 @@ class PackedRows:
 
         Raises:
             OnlineStoreAway: the file cannot be read.
-            DataError: a key is no 64-bit number.
+            DataError: a key is no 64-bit number or no text, or a stored value is none of its kind.
         """
         asked = tuple(features)
         conversions = self._conversions.get((view, asked))
@@ -55,11 +55,19 @@ class PackedRows:
             found = self._store(file).read(table, keys, asked)
         except OverflowError as error:
             raise DataError(f"A key of {view!r} is no 64-bit number: {error}.") from error
+        except UnicodeEncodeError as error:
+            raise DataError(f"A key of {view!r} is no text: {error.object!r} ({error.reason}).") from error
         except (sqlite3.Error, struct.error, UnicodeDecodeError) as error:
             raise OnlineStoreAway(f"The online store {file.name} cannot be read: {error}") from error
         for place, convert in conversions:
-            for _, values in found.values():
-                values[place] = convert(values[place])
+            for key, (_, values) in found.items():
+                try:
+                    values[place] = convert(values[place])
+                except (OverflowError, DataError) as error:
+                    raise DataError(
+                        f"{asked[place]!r} of {view!r} cannot be {values[place]!r}, which is stored for {key!r}: "
+                        f"{error}. Materialize the view again."
+                    ) from error
         return found
 
     def watermark(self, view: str) -> Watermark | None:

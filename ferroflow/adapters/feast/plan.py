@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -22,6 +22,9 @@ Entry: TypeAlias = tuple[int, list[Any]]
 
 NO_ENTITY = "__dummy_id"
 """The join key of a view without entities, as Feast calls it; its one value is the empty text."""
+
+
+_OPTION, _END = re.compile(r"[?&][^@]*="), re.compile(r"[?#]")
 
 
 class OnlineStoreAway(ServiceError):
@@ -65,9 +68,12 @@ class _Server(_Plain):
     @property
     def shown(self) -> str:
         """The address without its user, password and options: for messages."""
-        parts = urlsplit(self.url)
-        place = parts.netloc.rpartition("@")[2]
-        return urlunsplit((parts.scheme, place, parts.path, "", ""))
+        scheme, sign, rest = self.url.partition("://")
+        # By the last "@" of the text: a password that was not quoted may hold what ends a host.
+        login, _, place = rest.rpartition("@")
+        if not sign or _OPTION.search(login):  # the "@" may be an option's
+            return f"{scheme}://***" if sign else "***"
+        return f"{scheme}://{_END.split(place, maxsplit=1)[0]}"
 
     def __repr_args__(self) -> Any:
         return [("type", getattr(self, "type", None)), ("url", self.shown)]

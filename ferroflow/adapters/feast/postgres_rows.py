@@ -62,7 +62,7 @@ class PostgresRows:
         self._views: dict[str, _View] = {}
 
     def read(self, view: str, keys: Sequence[Key], features: Sequence[str]) -> Mapping[Key, Entry]:
-        """The newest row of each entity that is there.
+        """The newest row of each entity that is there; None for a feature whose event time is older than the newest.
 
         Raises:
             OnlineStoreAway: PostgreSQL does not answer, not in time, or has no such table.
@@ -74,7 +74,7 @@ class PostgresRows:
         by_bytes = {reader.key(key): key for key in keys}
         if not by_bytes:
             return {}
-        rows = self._ask(reader.query, (list(by_bytes), list(features)))
+        rows = self._ask(reader.query, (list(features), list(by_bytes)))
         return reader.entries(rows, by_bytes, features)
 
     def watermark(self, view: str) -> Watermark | None:
@@ -143,15 +143,23 @@ _WATERMARK = sql.SQL("SELECT event, ingested FROM {} WHERE project = %s AND view
 )
 
 
+# Each feature has an event time of its own; they are told where an entity's are not all the same. The features that are
+# not asked for count too: whether a value is of the newest row must not depend on who asks.
+_QUERY = """
+SELECT entity_key, max(event_ts), array_agg(feature_name) FILTER (WHERE asked), array_agg(value) FILTER (WHERE asked),
+    CASE WHEN min(event_ts) < max(event_ts) THEN array_agg(event_ts) FILTER (WHERE asked) END
+FROM (SELECT *, feature_name = ANY(%b) AS asked FROM {} WHERE entity_key = ANY(%b)) AS known
+GROUP BY entity_key
+"""
+
+
 class _View:
     """The statement that reads a view, and what makes entries of its rows."""
 
     def __init__(self, plan: ReadPlan, view: ViewPlan) -> None:
+        self._name = view.view
         # The answer has one row an entity: fewer rows cost both sides less.
-        self.query = sql.SQL(
-            "SELECT entity_key, max(event_ts), array_agg(feature_name), array_agg(value) FROM {} "
-            "WHERE entity_key = ANY(%b) AND feature_name = ANY(%b) GROUP BY entity_key"
-        ).format(sql.Identifier(f"{plan.project}_{view.table}"))
+        self.query = sql.SQL(_QUERY).format(sql.Identifier(f"{plan.project}_{view.table}"))
         self._single = entity_keys.single_encoder(view.keys[0].name, view.keys[0].kind) if len(view.keys) == 1 else None
 
     def key(self, key: Key) -> bytes:
@@ -159,12 +167,20 @@ class _View:
             return key
         if self._single is None:
             raise DataError(f"The key {key!r} is one value where the view has several. Give the serialized entity key.")
-        return self._single(key)
+        try:
+            return self._single(key)
+        except UnicodeEncodeError as error:
+            raise DataError(f"The key {key!r} of {self._name!r} is no text: {error}.") from error
 
     def entries(self, rows: Sequence[Any], by_bytes: Mapping[bytes, Key], features: Sequence[str]) -> dict[Key, Entry]:
         found: dict[Key, Entry] = {}
-        for entity, moment, names, stored in rows:
-            values = dict(zip(names, stored, strict=True))
+        for entity, moment, names, stored, moments in rows:
+            if moment is None:
+                continue
+            values = dict(zip(names or (), stored or (), strict=True))
+            for name, own in zip(names or (), moments or (), strict=False):
+                if own != moment:  # of another row than the newest: together they never were
+                    values[name] = None
             found[by_bytes[bytes(entity)]] = (
                 (moment - _EPOCH) // _MICROSECOND,
                 [decode(values.get(name)) for name in features],

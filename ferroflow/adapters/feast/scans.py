@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import polars as pl
 import pyarrow as pa
@@ -20,6 +22,10 @@ from feast.infra.offline_stores.file_source import FileSource
 from ferroflow.core.errors import DataError, SpecError, UsageError
 
 _REMOTE = ("s3://", "gs://", "gcs://", "az://", "abfs://", "abfss://")
+
+
+class AbsentError(DataError):
+    """Nothing is at a place; what is there and cannot be read is another error."""
 
 
 @dataclass(frozen=True)
@@ -51,25 +57,56 @@ class Place:
     def scan(self) -> pl.LazyFrame:
         """All rows, lazily; folders in the order of their files' paths, partitions as columns.
 
+        The place's own path gives no columns, whatever its folders are called.
+
         Raises:
-            DataError: nothing is there, or what is there is no Parquet file.
+            AbsentError: nothing is there.
+            DataError: what is there is no Parquet file, or cannot be reached.
         """
         target, many = self._target()
-        try:
-            rows = pl.scan_parquet(
-                target, glob=many, hive_partitioning=True if many else None, storage_options=self.options or None
+        above = self._above() if many else frozenset()
+        rows = self._scan(target, many, hive=many)
+        if above.isdisjoint(rows.collect_schema()):
+            return rows
+        plain = self._scan(target, many, hive=False)
+        stored = plain.collect_schema()
+        if set(rows.collect_schema()) <= {*stored, *above}:
+            return plain
+        if both := sorted(above.intersection(stored)):  # Polars would put the path's value over the file's
+            raise DataError(
+                f"{self.name} has partitions, and the columns {both} of its files are also named by the folders that "
+                f"it lies in. Move it, or rename the columns."
             )
+        return rows.drop(above, strict=False)
+
+    def _scan(self, target: str, many: bool, hive: bool) -> pl.LazyFrame:
+        try:
+            rows = pl.scan_parquet(target, glob=many, hive_partitioning=hive, storage_options=self.options or None)
             rows.collect_schema()
         except FileNotFoundError as error:
             raise self._missing() from error
-        except (OSError, pl.exceptions.PolarsError) as error:
-            if "expanded paths were empty" in str(error) or "not found" in str(error).lower():
+        except OSError as error:
+            raise DataError(f"{self.name} cannot be read: {error}") from error
+        except pl.exceptions.PolarsError as error:
+            if "expanded paths were empty" in str(error):
                 raise self._missing() from error
             raise DataError(f"{self.name} cannot be read as Parquet: {error}") from error
         return rows
 
+    def _above(self) -> frozenset[str]:
+        """Columns that Polars would make of the folders of the address itself, as far as no pattern begins."""
+        names = []
+        for part in self.address.split("/"):
+            if self._pattern and glob.has_magic(part):
+                break
+            if part.count("=") == 1:
+                names.append(unquote(part.partition("=")[0]))
+        return frozenset(names)
+
     def add(self, table: pa.Table, view: str) -> None:
         """Add rows to a folder: one more file in it, whole or not at all.
+
+        It is named by the moment of writing: of what is added here, the last written is the last read.
 
         Raises:
             SpecError: the place is a single file, a pattern, or a folder of partitions.
@@ -82,7 +119,9 @@ class Place:
             )
         if not self.remote and any("=" in path.name for path in Path(self.address).glob("*") if path.is_dir()):
             raise SpecError(f"View {view!r} keeps its rows in partitions of {self.name}. Write them there yourself.")
-        Place(f"{self.address.rstrip('/')}/part-{uuid.uuid4().hex}.parquet", self.options).write(table)
+        # Files are read in the order of their names; this word comes after those that other writers use.
+        name = f"written-{time.time_ns():020d}-{uuid.uuid4().hex}.parquet"
+        Place(f"{self.address.rstrip('/')}/{name}", self.options).write(table)
 
     def write(self, table: pa.Table) -> None:
         """Write one file; readers see none of it or all of it, and it survives a loss of power."""
@@ -105,12 +144,16 @@ class Place:
             os.fsync(folder)
 
     def exists(self) -> bool:
-        """Whether something is there already."""
+        """Whether something is there already.
+
+        Raises:
+            DataError: it is remote, and cannot be told: the store does not answer, or what is there is no Parquet.
+        """
         if not self.remote:
             return Path(self.address).exists()
         try:
             self.scan()
-        except DataError:
+        except AbsentError:
             return False
         return True
 
@@ -125,8 +168,8 @@ class Place:
             raise self._missing()
         return (f"{glob.escape(str(path))}/**/*.parquet", True) if path.is_dir() else (str(path), False)
 
-    def _missing(self) -> DataError:
-        return DataError(
+    def _missing(self) -> AbsentError:
+        return AbsentError(
             f"The offline store has no {self.name}. Refresh the features first: run the train or ingest flow."
         )
 
@@ -173,15 +216,31 @@ def checked(rows: pl.LazyFrame, columns: Sequence[str], owner: str, where: Place
     return rows
 
 
+def timed(rows: pl.LazyFrame, column: str, owner: str, where: Place) -> pl.LazyFrame:
+    """The rows as they are, if each has an event time: one without is in no span, and would be left out silently.
+
+    Raises:
+        DataError: rows without one, by their number.
+    """
+    empty = rows.filter(pl.col(column).is_null()).select(pl.len()).collect().item()
+    if empty:
+        raise DataError(
+            f"{owner} has {empty} rows without {column!r}, their event time, in {where.name}. Give them one, or take "
+            f"them out of the files."
+        )
+    return rows
+
+
 def fitting(table: pa.Table, columns: Sequence[str], where: Place, view: str) -> pa.Table:
     """Rows to be added, in the order and types of those that are there already.
 
     Raises:
         UsageError: columns are missing or too many, or values do not fit.
+        DataError: what is there cannot be read.
     """
     try:
         kinds = where.scan().collect_schema()
-    except DataError:
+    except AbsentError:
         kinds = None
     expected = list(columns) if kinds is None else list(kinds)
     absent = [column for column in dict.fromkeys([*expected, *columns]) if column not in table.column_names]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from feast.infra.online_stores.redis import RedisOnlineStore
 from feast.repo_config import RepoConfig
+from redis import ConnectionPool
 
 from ferroflow.adapters.feast.backends import online_config, registry_config
 from ferroflow.adapters.home import Home
@@ -29,9 +30,23 @@ def test_feast_reads_host_database_user_and_password_out_of_the_redis_address() 
     assert redis("redis://:0123@cache")[1] == {"db": 0, "password": "0123"}
 
 
+def test_feast_gives_redis_what_the_reader_takes_from_the_address() -> None:
+    address = "rediss://cache/1?ssl_cert_reqs=optional&ssl_ca_certs=/a%20b/ca.pem&ssl_check_hostname=no"
+    options = redis(address)[1] | {"ssl": None}
+    read = ConnectionPool.from_url(address).connection_kwargs
+    assert {name: read.get(name) for name in options} == options
+    assert (options["ssl_check_hostname"], options["ssl_ca_certs"]) == (False, "/a b/ca.pem")
+
+
 @pytest.mark.parametrize(
     ("address", "why"),
     [
+        ("redis://cache/0?password=s3cret", "^Setting online_store: password cannot be said in a Redis address"),
+        ("redis://cache/0?ssl_cert_reqs=none", "ssl_cert_reqs cannot be said .* Of a rediss:// one"),
+        ("rediss://cache/0?socket_timeout=3&db=2", "db, socket_timeout cannot"),
+        ("rediss://cache/0?ssl_keyfile=a&ssl_keyfile=b", "ssl_keyfile cannot"),
+        ("rediss://cache/0?ssl_keyfile=", "ssl_keyfile cannot"),
+        ("rediss://cache/0?ssl_keyfile=a,b", "ssl_keyfile holds a comma"),
         ("redis://:a%2Cb@cache", "password holds a comma"),
         ("redis://cache/first", "'first' is no number"),
         ("postgresql://host/db", "lacks a user"),

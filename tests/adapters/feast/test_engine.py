@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import traceback
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -211,13 +212,49 @@ def test_rows_that_cannot_be_stored_are_refused(tmp_path: Path, table: dict[str,
 
 @pytest.mark.parametrize(
     "secret",
-    ["postgresql://shop:s3cret@db/x", "host password=s3cret,db=1", "{'password': 's3cret'}", "PASSWORD: s3cret"],
+    [
+        "postgresql://shop:s3cret@db/x",
+        "postgresql://shop:a@b/s3cret@db/x",
+        "host password=s3cret,db=1",
+        "{'password': 's3cret'}",
+        "PASSWORD: s3cret",
+        "passwd=s3cret",
+        "password='my s3cret pass' host=x",
+        '{"password": "a \\" s3cret"}',
+    ],
 )
 def test_passwords_are_not_told(secret: str) -> None:
     view, store = FeatureView(name="v", source=FileSource(path="x", timestamp_field="t")), SqliteOnlineStore()
     told = str(engine._told(view, store, ValueError(f"no connection to {secret}")))
-    assert "'v' was not materialized into SqliteOnlineStore: no connection to" in told
+    assert "'v' was not materialized into SqliteOnlineStore: ValueError: no connection to" in told
     assert "s3cret" not in told
+
+
+@pytest.mark.parametrize(
+    "online",
+    [
+        {"type": "redis", "connection_string": 'localhost:1,password="my s3cret",db=0'},
+        {"type": "postgres", "host": "h", "user": "u", "password": "my s3cret", "database": "d"},
+    ],
+)
+def test_a_password_of_the_configuration_is_told_nowhere(
+    tmp_path: Path, online: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    feast = small(tmp_path, [(1, at(1), at(1), 1.0)])
+    feast.config.online_config, feast.config._online_store = online, None
+
+    def refused(*_: Any) -> None:
+        try:
+            raise OSError("tried my s3cret")
+        except OSError as error:
+            raise RuntimeError("with my%20s3cret or my s3cret?") from error
+
+    monkeypatch.setattr(engine, "writer", refused)
+    with caplog.at_level("DEBUG"), pytest.raises(DataError, match=r"RuntimeError: with \*\*\* or \*\*\*\?$") as caught:
+        feast.materialize(START, END)
+    told = "".join(traceback.format_exception(caught.value)) + caplog.text
+    assert "s3cret" not in told
+    assert "OSError: tried ***" in caplog.text
 
 
 def test_a_view_that_feast_has_to_compute_is_left_to_its_local_engine(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ferroflow.adapters.feast import bulk_redis, bulk_rows
+from ferroflow.adapters.feast import bulk_postgres, bulk_redis, bulk_rows
 from ferroflow.core.errors import DataError
 from tests.engines import postgres_server, redis_server
 from tests.materialized import END, START, TYPES, answers, at, disconnect, feast_over, postgres, redis, view_of, wide
@@ -209,7 +209,89 @@ def test_redis_takes_entities_of_thousands_of_features(redis_port: int) -> None:
     words = [*names, "t", "c", *values, stamp(at(1)), b"5"]
     assert server.eval(bulk_redis._SCRIPT, 1, "k", 0, len(names), *words) == 1
     assert len(server.hgetall("k")) == 2102
-    assert server.hmget("k", "f0", "f2099", "c") == [b"0", b"2099", b"5"]
+    assert server.hmget("k", "f0", "f2099", "c") == [b"0", b"2099", b"5 " + stamp(at(1))]
+
+
+def test_a_created_time_that_belongs_to_another_event_time_holds_no_correction_back(
+    tmp_path: Path, online: Any
+) -> None:
+    stock = small(tmp_path, online(0), [(1, at(12), at(22), 1.0)], engine="local")
+    ours = feast_over(tmp_path / "ours", online(0), view_of(tmp_path / "t.parquet", STOP, {"value": Float64}, "small"))
+    ours.materialize(START, END)
+    rewrite(tmp_path, [(1, at(14), at(14), 2.0)])
+    stock.materialize(START, END)  # Feast's own writer: of Redis it moves the event time alone
+    assert value(stock) == 2.0
+    rewrite(tmp_path, [(1, at(14), at(15), 3.0)])
+    ours.materialize(START, END)
+    assert value(ours) == 3.0
+    rewrite(tmp_path, [(1, at(14), at(13), 4.0)])
+    ours.materialize(START, END)
+    assert value(ours) == 3.0
+
+
+@pytest.mark.parametrize("online", ["postgres"], indirect=True)
+def test_slices_are_one_transaction_and_their_order_is_that_of_the_keys(
+    tmp_path: Path, online: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk_rows.LatestRows.slices, "__defaults__", (3,))
+    given = [(stop, at(1), at(1), float(stop)) for stop in range(10)]
+    feast = small(tmp_path, online(0), given)
+    feast.materialize(START, END)
+    keys = [row[0] for row in content(online(0), "small")]
+    assert len(keys) == 10
+    rewrite(tmp_path, [(stop, at(2), at(2), -1.0) for stop in range(10)])
+    failing, calls = bulk_postgres._records, iter(range(4))
+
+    def records(rows: Any) -> Any:
+        if next(calls) == 3:
+            raise ValueError("the last slice")
+        return failing(rows)
+
+    monkeypatch.setattr(bulk_postgres, "_records", records)
+    with pytest.raises(DataError, match="the last slice"):
+        feast.materialize(START, END)
+    monkeypatch.setattr(bulk_postgres, "_records", failing)
+    assert [value(feast, stop) for stop in range(10)] == [float(stop) for stop in range(10)]
+    feast.materialize(START, END)
+    assert {value(feast, stop) for stop in range(10)} == {-1.0}
+
+
+@pytest.mark.parametrize("online", ["postgres"], indirect=True)
+def test_an_empty_table_that_another_writer_is_at_gets_the_rows_of_both(
+    tmp_path: Path, online: Any, postgres_url: str
+) -> None:
+    feast = small(tmp_path, online(0), [(stop, at(1), at(1), float(stop)) for stop in range(3)])
+    insert = "INSERT INTO s0.p_small (entity_key, feature_name, event_ts) VALUES (%s, 'value', now())"
+    with psycopg.connect(postgres_url) as other:
+        other.execute(insert, [b"other"])
+        feast.materialize(START, END)
+    assert len(content(online(0), "small")) == 4
+    assert [value(feast, stop) for stop in range(3)] == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("online", ["postgres"], indirect=True)
+def test_while_an_empty_table_is_filled_readers_read_and_writers_wait(
+    tmp_path: Path, online: Any, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feast = small(tmp_path, online(0), [(stop, at(1), at(1), float(stop)) for stop in range(3)])
+    insert, seen = "INSERT INTO s0.p_small (entity_key, feature_name, event_ts) VALUES ('\\x01', 'value', now())", []
+    records = bulk_postgres._records
+
+    def disturbed(rows: Any) -> Any:
+        with psycopg.connect(postgres_url, autocommit=True) as other:
+            seen.append(other.execute("SELECT count(*) FROM s0.p_small").fetchone())
+            other.execute("SET lock_timeout = '20ms'")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                other.execute(insert)
+        return records(rows)
+
+    monkeypatch.setattr(bulk_postgres, "_records", disturbed)
+    feast.materialize(START, END)
+    assert (seen, len(content(online(0), "small"))) == ([(0,)], 3)
+    monkeypatch.setattr(bulk_postgres, "_records", records)
+    rewrite(tmp_path, [(1, at(0), at(9), 9.0), (2, at(1), at(2), 7.0)])
+    feast.materialize(START, END)
+    assert [value(feast, stop) for stop in range(3)] == [0.0, 1.0, 7.0]
 
 
 MOMENTS = st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))
@@ -225,7 +307,7 @@ def test_redis_orders_any_two_times_as_they_are(
     stored, shift = moments
     given_at = stored + timedelta(microseconds=shift)
     server.flushdb()
-    server.hset("k", mapping={"t": stamp(stored), "v": b"old"} | ({"c": known} if known else {}))
+    server.hset("k", mapping={"t": stamp(stored), "v": b"old"} | ({"c": known + b" " + stamp(stored)} if known else {}))
     written = server.eval(bulk_redis._SCRIPT, 1, "k", 0, 1, "v", "t", "c", b"new", stamp(given_at), created)
     newer = (given_at, int(created or -1)) >= (stored, int(known or -1))
     assert (written, server.hget("k", "v")) == ((1, b"new") if newer else (0, b"old"))

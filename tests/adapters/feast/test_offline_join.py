@@ -223,6 +223,19 @@ def test_keys_meet_across_widths_of_numbers_kinds_of_text_and_floats_that_pandas
     assert result.schema["n"] == pl.Int64
 
 
+@pytest.mark.parametrize(("kind", "exact"), [(pl.Float64, 2**53), (pl.Float32, 2**24)])
+def test_a_float_key_that_its_neighbours_are_rounded_to_meets_no_entity(kind: Any, exact: int) -> None:
+    numbers = [exact - 1, exact, -exact]
+    stored = pl.LazyFrame({"n": numbers, "at": [START] * 3, "x": [1.0, 2.0, 3.0]})
+    asked = [exact - 1, exact + 1, -exact - 1, None]
+    rows = pl.LazyFrame({"f": pl.Series(asked, dtype=pl.Float64).cast(kind), "moment": [at(1)] * 4})
+    one = join_as_of(rows, "moment", [View(stored, {"f": "n"}, {"y": "x"}, "at")]).collect()
+    assert one["y"].to_list() == [1.0, None, None, None]
+    whole = pl.LazyFrame({"n": numbers, "moment": [at(1)] * 3})
+    other = join_as_of(whole, "moment", [View(stored.cast({"n": kind}), {"n": "n"}, {"y": "x"}, "at")]).collect()
+    assert other["y"].to_list() == [1.0, None, None]
+
+
 def test_keys_of_types_that_cannot_be_compared_are_refused_by_name() -> None:
     view = View(frame([]), {"left": "one"}, {"y": "x"}, "at", name="rides")
     asked = pl.LazyFrame({"left": ["1"], "moment": [START]})

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import polars as pl
@@ -108,3 +111,46 @@ def test_an_object_that_is_not_there_is_named(feast: FeatureStore, bucket: Any, 
         with pytest.raises(DataError, match=f"has no {path}"):
             source = a_view(path, endpoint).batch_source
             offline.get_table_column_names_and_types_from_data_source(feast.config, source)
+
+
+@contextmanager
+def refusing() -> Iterator[tuple[str, list[str]]]:
+    """An S3 server that refuses everything, and what it was asked to do."""
+    asked: list[str] = []
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.command)
+            self.send_response(403)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_PUT = do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_store_that_does_not_answer_counts_as_neither_free_nor_empty(
+    feast: FeatureStore, bucket: Any, endpoint: str, tmp_path: Path
+) -> None:
+    put(bucket, "whole/rides.parquet", ROWS, tmp_path)
+    stop = Entity(name="stop", join_keys=["stop"], value_type=ValueType.INT64)
+    feast.apply([stop, a_view("s3://features/whole/rides.parquet", endpoint)])
+    job = feast.get_historical_features(ASKED, ["rides:n"])
+    offline = feast._get_provider().offline_store
+    with refusing() as (elsewhere, asked):
+        for path in ("s3://features/saved", "s3://features/saved.parquet"):
+            with pytest.raises(DataError, match=f"{path} cannot be read: "):
+                job.persist(SavedDatasetFileStorage(path, s3_endpoint_override=elsewhere))
+        with pytest.raises(DataError, match="s3://features/parts cannot be read: "):
+            offline.offline_write_batch(feast.config, a_view("s3://features/parts", elsewhere), ROWS.to_arrow(), None)
+    assert set(asked) <= {"GET", "HEAD"}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ferroflow.adapters.feast import packed
 from ferroflow.adapters.feast.packed import VERSION, OutdatedStore, PackedStore
 from ferroflow.adapters.feast.rows import RowLayout, Watermark
 from ferroflow.core.errors import DataError, NotFound
@@ -135,6 +136,34 @@ def test_a_file_of_another_version_is_refused_by_readers_and_replaced_by_the_nex
     assert reader.read("zone", [1, 2], ["x"]) == {2: (1, [2.0])}
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (VERSION,)
+
+
+def test_a_reader_that_was_open_when_another_version_replaced_the_tables_unpacks_by_their_layouts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = tmp_path / "online.db", RowLayout((("y", "double"), ("x", "double")))
+    with PackedStore(path) as store:
+        store.write("zone", X, [(1, 1, 1, [1.0])])
+    with PackedStore(path, read_only=True) as reader:
+        assert reader.read("zone", [1], ["x"]) == {1: (1, [1.0])}
+        for changed in (VERSION + 1, VERSION):
+            monkeypatch.setattr(packed, "VERSION", changed)
+            with PackedStore(path) as store:
+                store.write("zone", other, [(1, 2, 2, [5.0, 6.0])])
+            monkeypatch.setattr(packed, "VERSION", VERSION)
+            if changed != VERSION:
+                with pytest.raises(OutdatedStore, match="Materialize again"):
+                    reader.read("zone", [1], ["x"])
+        assert reader.read("zone", [1], ["x"]) == {1: (2, [6.0])}
+
+
+def test_a_layout_that_went_between_two_looks_is_told(store: PackedStore) -> None:
+    store.write("zone", X, [(1, 1, 1, [1.0])])
+    with closing(sqlite3.connect(store.path)) as connection:
+        connection.execute("DELETE FROM layouts")
+        connection.commit()
+    with pytest.raises(OutdatedStore, match="was replaced while it was read"):
+        store.read("zone", [1], ["x"])
 
 
 def test_many_processes_that_open_one_new_file_at_once_all_write(tmp_path: Path) -> None:

@@ -61,6 +61,51 @@ def test_rows_and_watermarks_are_read_from_the_plans_schema(server: str) -> None
     rows.close()
 
 
+def test_a_feature_of_an_older_row_than_the_entitys_newest_is_none(server: str) -> None:
+    one, other = [b"\x01", b"\x02"]
+    with psycopg.connect(server, autocommit=True) as owner:
+        place = '"odd ""name""".shop_pairs_mixed'
+        owner.execute(f"CREATE TABLE {place} (entity_key bytea, feature_name text, value bytea, event_ts timestamptz)")
+        for key, name, number, second in [
+            (one, "old", 1.0, 10), (one, "new", 2.0, 20), (one, "other", 3.0, 20), (other, "old", 4.0, 10)
+        ]:  # fmt: skip
+            stored = Value(double_val=number).SerializeToString()
+            owner.execute(f"INSERT INTO {place} VALUES (%s, %s, %s, to_timestamp(%s))", [key, name, stored, second])
+    view = PAIRS.model_copy(update={"table": "pairs_mixed", "features": (("old", "double"), ("new", "double"))})
+    rows = PostgresRows(ReadPlan(store=PostgresPlan(url=server, schema_name=SCHEMA), project="shop", views=(view,)))
+    assert rows.read("pairs", [one, other], ["old", "new"]) == {
+        one: (20_000_000, [None, 2.0]), other: (10_000_000, [4.0, None])
+    }  # fmt: skip
+    # Neither does it become fresh, nor of its own time, where the newer features are not asked for.
+    assert rows.read("pairs", [one], ["old"]) == {one: (20_000_000, [None])}
+    assert rows.read("pairs", [one], ["unknown"]) == {one: (20_000_000, [None])}
+    rows.close()
+
+
+def test_a_text_key_that_cannot_be_written_is_refused(server: str) -> None:
+    view = USERS.model_copy(update={"keys": (KeyPlan(name="user_id", field="user", kind="text"),)})
+    rows = PostgresRows(ReadPlan(store=PostgresPlan(url=server), project="shop", views=(view,)))
+    with pytest.raises(DataError, match="of 'users' is no text"):
+        rows.read("users", ["a\ud800"], ["clicks"])
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("postgresql://u:p#s3cret@h/db", "postgresql://h/db"),
+        ("postgresql://u:p?s3cret@h/db?sslkey=s3cret", "postgresql://h/db"),
+        ("postgresql://u:a@b/s3cret@h/db#s3cret", "postgresql://h/db"),
+        ("redis://:s3c/ret@h:6379/0", "redis://h:6379/0"),
+        ("redis://h:6379/0?password=a@s3cret", "redis://***"),
+        ("host=h password=s3cret", "***"),
+        ("redis://h:6379/0", "redis://h:6379/0"),
+    ],
+)
+def test_a_shown_address_has_no_password_however_it_is_written(address: str, shown: str) -> None:
+    assert PostgresPlan(url=address).shown == shown
+    assert "s3c" not in repr(PostgresPlan(url=address))
+
+
 def test_a_lost_connection_is_made_again(server: str) -> None:
     rows = PostgresRows(plan(server))
     assert rows.read("users", [1], ["name", "clicks"]) == EXPECTED
