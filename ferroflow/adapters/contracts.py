@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ import polars as pl
 from ferroflow.core.cleaning import BLANKS, Clip, Deduplicate, Default, Trim
 from ferroflow.core.contract import CellRule, Field, ServingContract, StoredView
 from ferroflow.core.errors import SpecError
+from ferroflow.core.features import StoredFeatures
 from ferroflow.core.fingerprint import file_digest, fingerprint
 from ferroflow.core.records import TrainedModel
 from ferroflow.core.spec import Classification, PipelineSpec
@@ -35,16 +36,7 @@ def serving_contract(
     schema = spec.schema.to_schema()
     fields = tuple(_field(spec, name, schema.columns.get(name)) for name in spec.inputs)
     dtypes = {name: column.dtype.type for name, column in schema.columns.items()}
-    stored = [
-        StoredView(
-            view=view.name,
-            entity=view.entity,
-            on=view.on,
-            ttl_seconds=view.ttl.total_seconds(),
-            features=tuple(view.outputs(dtypes)),
-        )
-        for view in spec.stored
-    ]
+    stored = [stored_view(view, dtypes) for view in spec.stored]
     paths = tuple(entry.path for entry in spec.request)
     low, high, classes = _target(spec, schema.columns.get(spec.target.column))
     return ServingContract(
@@ -65,6 +57,17 @@ def serving_contract(
         inputs=model.inputs,
         lineage=lineage,
         feature_code=feature_code(paths),
+    )
+
+
+def stored_view(view: StoredFeatures, columns: Mapping[str, Any]) -> StoredView:
+    """How stored features are looked up, for accepted rows with these columns."""
+    return StoredView(
+        view=view.name,
+        entity=view.entity,
+        on=view.on,
+        ttl_seconds=view.ttl.total_seconds(),
+        features=tuple(view.outputs(columns)),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 from feast import Entity, FeatureService, FeatureStore, FeatureView, RepoConfig
 
+from ferroflow.adapters.contracts import stored_view
 from ferroflow.adapters.feast.backends import online_config, registry_config
 from ferroflow.adapters.feast.engine import BulkComputeEngineConfig, latest_rows, writer
 from ferroflow.adapters.feast.offline import PolarsOfflineStoreConfig
@@ -16,7 +17,6 @@ from ferroflow.adapters.feast.plan import ReadPlan
 from ferroflow.adapters.feast.project import FeastObject, all_objects, entity_types, row_types
 from ferroflow.adapters.feast.steady import SteadyFeatureStore
 from ferroflow.adapters.home import Home
-from ferroflow.core.contract import StoredView
 from ferroflow.core.errors import SpecError
 from ferroflow.core.spec import PipelineSpec
 
@@ -74,16 +74,7 @@ def online_plan(spec: PipelineSpec, home: Home) -> ReadPlan:
     columns = row_types(spec)
     kinds = entity_types(spec, columns)
     views = [
-        view_plan(
-            StoredView(
-                view=view.name,
-                entity=view.entity,
-                on=view.on,
-                ttl_seconds=view.ttl.total_seconds(),
-                features=tuple(view.outputs(columns)),
-            ),
-            "int64" if kinds[view.entity].is_integer() else "text",
-        )
+        view_plan(stored_view(view, columns), "int64" if kinds[view.entity].is_integer() else "text")
         for view in spec.stored
     ]
     return plan_of(spec.name, views, home)
