@@ -157,7 +157,6 @@ class _View:
     """The statement that reads a view, and what makes entries of its rows."""
 
     def __init__(self, plan: ReadPlan, view: ViewPlan) -> None:
-        self._name = view.view
         # The answer has one row an entity: fewer rows cost both sides less.
         self.query = sql.SQL(_QUERY).format(sql.Identifier(f"{plan.project}_{view.table}"))
         self._single = entity_keys.single_encoder(view.keys[0].name, view.keys[0].kind) if len(view.keys) == 1 else None
@@ -167,10 +166,7 @@ class _View:
             return key
         if self._single is None:
             raise DataError(f"The key {key!r} is one value where the view has several. Give the serialized entity key.")
-        try:
-            return self._single(key)
-        except UnicodeEncodeError as error:
-            raise DataError(f"The key {key!r} of {self._name!r} is no text: {error}.") from error
+        return self._single(key)
 
     def entries(self, rows: Sequence[Any], by_bytes: Mapping[bytes, Key], features: Sequence[str]) -> dict[Key, Entry]:
         found: dict[Key, Entry] = {}

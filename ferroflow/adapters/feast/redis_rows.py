@@ -155,7 +155,6 @@ class _View:
     """The commands that ask for some features of a view, and what makes entries of the answers."""
 
     def __init__(self, plan: ReadPlan, view: ViewPlan, features: tuple[str, ...]) -> None:
-        self._name = view.view
         kinds = dict(view.features)
         fields = [field_name(view.table, name) for name in features] + [f"_ts:{view.table}".encode()]
         self._head = b"*%d\r\n$5\r\nHMGET\r\n$" % (len(fields) + 2)
@@ -168,10 +167,7 @@ class _View:
         if isinstance(key, bytes):
             name = key + self._project
         elif self._single is not None:
-            try:
-                name = self._single(key) + self._project
-            except UnicodeEncodeError as error:
-                raise DataError(f"The key {key!r} of {self._name!r} is no text: {error}.") from error
+            name = self._single(key) + self._project
         else:
             raise DataError(f"The key {key!r} is one value where the view has several. Give the serialized entity key.")
         return b"%b%d\r\n%b\r\n%b" % (self._head, len(name), name, self._tail)
