@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,14 +32,15 @@ class Stopwatch:
         self.cpu += time.process_time() - cpu
 
 
-def apart(target: str, timeout: float = 3600, **given: Any) -> dict[str, Any]:
-    """Call ``module:function(stopwatch, **given)`` in a fresh process.
+def apart(target: str, environment: Mapping[str, str] | None = None, **given: Any) -> dict[str, Any]:
+    """Call ``module:function(stopwatch, **given)`` in a fresh process, with these variables beside our own.
 
     Returns:
         What the function gives (a dict that JSON can hold), with ``wall_s``, ``cpu_s`` and ``peak_mb``.
     """
     command = [sys.executable, "-m", "benchmarks.features.apart", target, json.dumps(given)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=timeout, env=os.environ | {"TZ": "UTC"})
+    variables = {**os.environ, "TZ": "UTC", **(environment or {})}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=3600, env=variables)
     found = [line for line in done.stdout.splitlines() if line.startswith(_OUT)]
     if done.returncode or not found:
         raise RuntimeError(f"{target} with {given} ended with {done.returncode}:\n{done.stdout[-2000:]}")

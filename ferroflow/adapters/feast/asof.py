@@ -179,13 +179,13 @@ def _features(view: View, entities: pl.DataFrame, time: str) -> list[pl.Series]:
     narrow = narrow.drop_nulls([*keys, _TIME, *known])
     if known:
         narrow = narrow.with_columns(pl.max_horizontal(_TIME, *known).alias(_USABLE)).drop(known)
-    columns = rows.select(f"{_FEATURE}{number}" for number in range(len(view.features))).get_columns()
+    columns = [rows.get_column(f"{_FEATURE}{number}") for number in range(len(view.features))]
     del rows
     found = _found(*_coded(asked.collect(), narrow.collect(), keys), view.ttl)
     gathered = []
     for name in view.features:
         # One at a time, letting go of each: the stored columns and the result never stand beside each other whole.
-        gathered.append(columns.pop(0).gather(found).alias(name))
+        gathered.append(columns.pop(0).rechunk().gather(found).alias(name))
     return gathered
 
 
