@@ -26,7 +26,7 @@ from benchmarks.features.tables import ENTITIES, FEATURES, START
 LIMIT = 5.0
 """By how much the reader's CPU time has to be less, at each size, on packed SQLite and on Redis."""
 
-READS = {1: 300, 100: 100}
+READS = {1: 2_000, 100: 200}
 """Entities of a read -> how many reads are measured."""
 
 STORES = {
@@ -93,13 +93,16 @@ def _timed(
 ) -> dict[str, Any]:
     for keys in asked[:_WARM]:
         read(keys)
-    walls, digest, cpu, values, present = [], hashlib.sha256(), 0.0, 0, 0
+    with watch.running():  # all of them in one go: a clock that is asked at each read takes a part of its time
+        began = time.process_time()
+        answers = [read(keys) for keys in asked]
+        cpu = time.process_time() - began
+    walls, digest, values, present = [], hashlib.sha256(), 0, 0
     for keys in asked:
-        before, began = time.perf_counter(), time.process_time()
-        with watch.running():
-            found = read(keys)
-        cpu += time.process_time() - began
+        before = time.perf_counter()
+        read(keys)
         walls.append(time.perf_counter() - before)
+    for found in answers:
         digest.update(repr(sorted(found.items())).encode())
         columns = [column for name, column in found.items() if name != "entity_id"]
         values += sum(len(column) for column in columns)
