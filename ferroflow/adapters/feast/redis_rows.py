@@ -133,14 +133,15 @@ class RedisRows:
         try:
             socket, reader = connection._sock, hiredis.Reader()
             socket.sendall(commands)
-            while len(replies) < answers:
-                reply = reader.gets()
-                if reply is not False:
-                    replies.append(reply)
-                elif data := socket.recv(_RECEIVED):
-                    reader.feed(data)
-                else:
+            while True:
+                data = socket.recv(_RECEIVED)
+                if not data:
                     raise redis.ConnectionError("it closed the connection")
+                reader.feed(data)
+                while (reply := reader.gets()) is not False:
+                    replies.append(reply)
+                if len(replies) >= answers:
+                    break
             whole = True
         except TimeoutError as error:
             raise redis.TimeoutError(str(error)) from error
@@ -161,7 +162,8 @@ class RedisRows:
             local.connection, local.process = self._pool.make_connection(), os.getpid()
             with self._lock:
                 self._open.append(local.connection)
-        local.connection.connect()
+        if local.connection._sock is None:
+            local.connection.connect()
         return local.connection
 
     def _away(self, error: Exception) -> OnlineStoreAway:
