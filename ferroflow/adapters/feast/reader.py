@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import operator
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ferroflow.adapters.feast import keys as entity_keys
 from ferroflow.adapters.feast.cache import CachedRows
@@ -14,7 +14,6 @@ from ferroflow.adapters.feast.plan import (
     NO_ENTITY,
     Entry,
     Key,
-    KeyPlan,
     PackedPlan,
     ReadPlan,
     RedisPlan,
@@ -33,8 +32,7 @@ MOST_ENTITIES = 10_000
 """Rows of one read, unless the reader is told otherwise."""
 
 
-@dataclass(frozen=True)
-class ViewAnswer:
+class ViewAnswer(NamedTuple):
     """What was noticed of one view."""
 
     missing: int
@@ -47,8 +45,7 @@ class ViewAnswer:
     """Event time of the oldest values found, stale ones included."""
 
 
-@dataclass(frozen=True)
-class FeatureAnswer:
+class FeatureAnswer(NamedTuple):
     """Values of some entities."""
 
     entities: Mapping[str, Sequence[Any]]
@@ -57,12 +54,12 @@ class FeatureAnswer:
     """Feature -> its value in each row, in the order of the rows; None where there is none."""
     views: Mapping[str, ViewAnswer]
     """View -> what was noticed."""
-    moments: Sequence[int] = field(repr=False)
+    moments: Sequence[int]
     """The clock of each row, microseconds since 1970."""
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Join keys and features by column, as ``get_online_features(...).to_dict()`` gives them."""
-        return {name: list(values) for name, values in self.entities.items()} | dict(self.columns)
+        return {**{name: list(values) for name, values in self.entities.items()}, **self.columns}
 
     def to_polars(self) -> pl.DataFrame:
         """Join keys and features as a frame; types by the values."""
@@ -117,17 +114,17 @@ class FeatureReader:
             DataError: a join key is missing or of another type, columns differ in length, or there are too many rows.
             OnlineStoreAway: the store cannot be read.
         """
-        asked, height = self._asked(columns)
+        asked, given, height = self._asked(columns)
         moments = _moments(now, height)
         found: dict[str, list[Any]] = {}
         views = {}
         for view in self._views:
             entries_of = view.keys(asked, height)
-            distinct = [key for key in dict.fromkeys(entries_of) if key is not None]
-            entries = self.rows.read(view.plan.view, distinct, view.names) if distinct else {}
-            rows, views[view.plan.view] = view.values(entries_of, entries, moments)
+            known = [key for key in dict.fromkeys(entries_of) if key is not None]
+            entries = self.rows.read(view.name, known, view.names) if known else {}
+            rows, views[view.name] = view.values(entries_of, entries, moments)
             found.update(zip(view.outputs, map(list, zip(*rows, strict=True)) if rows else view.empty(), strict=True))
-        return FeatureAnswer({name: columns[name] for name in asked}, found, views, moments)
+        return FeatureAnswer(given, found, views, moments)
 
     def read_rows(
         self, rows: Sequence[Mapping[str, Any]], now: datetime | Sequence[datetime] | None = None
@@ -147,17 +144,23 @@ class FeatureReader:
         """Give the store's connections back."""
         self.rows.close()
 
-    def _asked(self, columns: Mapping[str, Sequence[Any]]) -> tuple[dict[str, list[Any]], int]:
-        """The join keys' columns as plain Python values, and how many rows there are."""
-        if absent := [name for name in self._fields if name not in columns]:
-            raise DataError(f"Join keys {', '.join(absent)} are missing. Given: {', '.join(columns) or 'none'}.")
-        heights = {len(values) for values in (columns[name] for name in self._fields or columns)}
+    def _asked(
+        self, columns: Mapping[str, Sequence[Any]]
+    ) -> tuple[dict[str, list[Any]], dict[str, Sequence[Any]], int]:
+        """The join keys' columns as plain Python values and as they were given, and how many rows there are."""
+        fields = self._fields
+        try:
+            given = {name: columns[name] for name in fields}
+        except KeyError:
+            absent = ", ".join(name for name in fields if name not in columns)
+            raise DataError(f"Join keys {absent} are missing. Given: {', '.join(columns) or 'none'}.") from None
+        heights = set(map(len, given.values() if fields else columns.values()))
         if len(heights) > 1:
             raise DataError(f"Join keys have {sorted(heights)} values. Give one a row.")
         height = heights.pop() if heights else 0
         if height > self.most:
             raise DataError(f"{height} rows are more than one read may have, which is {self.most}. Read in parts.")
-        return {name: _plain(name, kind, columns[name]) for name, kind in self._fields.items()}, height
+        return {name: _plain(name, kind, given[name]) for name, kind in fields.items()}, given, height
 
 
 def open_rows(plan: ReadPlan) -> Rows:
@@ -180,23 +183,21 @@ class _View:
 
     def __init__(self, plan: ViewPlan) -> None:
         self.plan = plan
-        self.names, self.outputs = plan.names, plan.outputs
+        self.name, self.names, self.outputs = plan.view, plan.names, plan.outputs
         self._ttl = None if plan.ttl_seconds is None else round(plan.ttl_seconds * 1e6)
         self._nothing = (None,) * len(plan.features)
         names, kinds = [key.name for key in plan.keys], [key.kind for key in plan.keys]
+        self._fields = [key.field for key in plan.keys]
         self._encode = entity_keys.encoder(names, kinds)
         self._is_plain = len(kinds) == 1 and kinds[0] in ("int64", "int32", "text")
 
     def keys(self, asked: Mapping[str, list[Any]], height: int) -> Sequence[Key | None]:
         """Each row's key as the rows know it; None where a part of it is."""
-        parts = [self._part(key, asked, height) for key in self.plan.keys]
+        parts = [[""] * height if field == NO_ENTITY else asked[field] for field in self._fields]
         if self._is_plain:
             return parts[0]
         encode = self._encode
         return [None if None in row else encode(row) for row in zip(*parts, strict=True)]
-
-    def _part(self, key: KeyPlan, asked: Mapping[str, list[Any]], height: int) -> list[Any]:
-        return [""] * height if key.field == NO_ENTITY else asked[key.field]
 
     def values(
         self, keys: Sequence[Key | None], entries: Mapping[Key, Entry], moments: Sequence[int]
@@ -205,45 +206,52 @@ class _View:
         nothing, ttl = self._nothing, self._ttl
         rows: list[Sequence[Any]] = []
         missing = stale = 0
+        newest = oldest = None
         for key, moment in zip(keys, moments, strict=True):
-            entry = None if key is None else entries.get(key)
+            entry = entries.get(key)  # type: ignore[arg-type] # no entry has the key None
             if entry is None:
                 missing += 1
                 rows.append(nothing)
-            elif ttl is not None and moment - entry[0] > ttl:
+                continue
+            event, row = entry
+            if newest is None or oldest is None:
+                newest = oldest = event
+            elif event > newest:
+                newest = event
+            elif event < oldest:
+                oldest = event
+            if ttl is None or moment - event <= ttl:
+                rows.append(row)
+            else:
                 stale += 1
                 rows.append(nothing)
-            else:
-                rows.append(entry[1])
-        events = [event for event, _ in entries.values()]
-        return rows, ViewAnswer(missing, stale, max(events, default=None), min(events, default=None))
+        return rows, ViewAnswer(missing, stale, newest, oldest)
 
     def empty(self) -> list[list[Any]]:
         return [[] for _ in self.plan.features]
 
 
-_TYPES: dict[str, tuple[type, ...]] = {
-    "int64": (int,),
-    "int32": (int,),
-    "text": (str,),
-    "bytes": (bytes,),
-    "time": (int,),
-}
 _NONE = type(None)
+_TYPES = {
+    "int64": frozenset((int, _NONE)),
+    "int32": frozenset((int, _NONE)),
+    "text": frozenset((str, _NONE)),
+    "bytes": frozenset((bytes, _NONE)),
+    "time": frozenset((int, _NONE)),
+}
 
 
 def _plain(name: str, kind: str, values: Sequence[Any]) -> list[Any]:
     """A join key's values as the store knows them; a number for a text would else only not be found."""
     plain = values if type(values) is list else list(values)
-    expected = _TYPES[kind][0]
-    for found in set(map(type, plain)):
-        if found is not expected and found is not _NONE:
-            convert = _CONVERSIONS[kind]
-            try:
-                return [None if value is None else convert(value) for value in plain]
-            except (TypeError, ValueError, AttributeError) as error:
-                raise DataError(f"Join key {name!r} is {kind}, given are {found.__name__}: {error}.") from error
-    return plain
+    if _TYPES[kind].issuperset(map(type, plain)):
+        return plain
+    convert = _CONVERSIONS[kind]
+    try:
+        return [None if value is None else convert(value) for value in plain]
+    except (TypeError, ValueError, AttributeError) as error:
+        types = ", ".join(sorted({found.__name__ for found in set(map(type, plain)) - _TYPES[kind]}))
+        raise DataError(f"Join key {name!r} is {kind}, given are {types}: {error}.") from error
 
 
 def _text(value: Any) -> str:
@@ -271,7 +279,7 @@ _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
 
 def _moments(now: datetime | Sequence[datetime] | None, height: int) -> Sequence[int]:
     if now is None:
-        now = datetime.now(UTC)
+        return [time.time_ns() // 1_000] * height
     if isinstance(now, datetime):
         return [_microseconds(now)] * height
     if len(now) != height:

@@ -68,7 +68,7 @@ class RedisRows:
         self._open: list[Any] = []
         self._lock = threading.Lock()
         self._away_until = 0.0
-        self._views: dict[tuple[str, tuple[str, ...]], _View] = {}
+        self._views: dict[str, _View] = {}
 
     def read(self, view: str, keys: Sequence[Key], features: Sequence[str]) -> Mapping[Key, Entry]:
         """The newest row of each entity that is there, in one round trip.
@@ -77,10 +77,10 @@ class RedisRows:
             OnlineStoreAway: Redis does not answer, or not in time.
             DataError: a key is of another type than the plan says, or a stored value is none of Feast's.
         """
-        reader = self._view(view, tuple(features))
-        distinct = list(dict.fromkeys(keys))
-        replies = self._ask(b"".join([reader.command(key) for key in distinct]), len(distinct))
-        return reader.entries(distinct, replies)
+        reader = self._views.get(view)
+        if reader is None or reader.features is not features:
+            reader = self._view(view, tuple(features))
+        return reader.entries(keys, self._ask(b"".join(map(reader.command, keys)), len(keys)))
 
     def watermark(self, view: str) -> Watermark | None:
         """How far the view is complete; None when nobody said."""
@@ -103,9 +103,10 @@ class RedisRows:
         self._local = threading.local()
 
     def _view(self, view: str, features: tuple[str, ...]) -> _View:
-        found = self._views.get((view, features))
-        if found is None:
-            found = self._views[view, features] = _View(self.plan, self.plan.of(view), features)
+        """A view as it was asked for last; to compare names each time would cost more than the rest of a read."""
+        found = self._views.get(view)
+        if found is None or found.features != features:
+            found = self._views[view] = _View(self.plan, self.plan.of(view), features)
         return found
 
     def _ask(self, commands: bytes, answers: int) -> list[Any]:
@@ -179,6 +180,7 @@ class _View:
     def __init__(self, plan: ReadPlan, view: ViewPlan, features: tuple[str, ...]) -> None:
         kinds = dict(view.features)
         fields = [field_name(view.table, name) for name in features] + [f"_ts:{view.table}".encode()]
+        self.features = features
         self._head = b"*%d\r\n$5\r\nHMGET\r\n$" % (len(fields) + 2)
         self._tail = b"".join(_bulk(field) for field in fields)
         self._project = plan.project.encode()

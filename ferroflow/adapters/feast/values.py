@@ -57,14 +57,24 @@ def row_decoder(kinds: Sequence[Kind]) -> Callable[[Sequence[bytes | None]], lis
     count, size = len(kinds), width * len(kinds)
     tags = (b"\x29" if width == 9 else b"\x35") * count
     unpack = struct.Struct("<" + ("xd" if width == 9 else "xf") * count).unpack
+    filler = tags[:1] + bytes(width - 1)
 
     def numbers(row: Sequence[bytes | None]) -> list[Any]:
-        if None not in row:
+        try:
             whole = b"".join(row)  # type: ignore[arg-type]
-            # Where each ninth (fifth) byte is the tag of a number, nothing else can have the same length.
-            if len(whole) == size and whole[::width] == tags:
-                return list(unpack(whole))
-        return [decode(data) for data in row]
+        except TypeError:
+            whole = b""
+        # Where each ninth (fifth) byte is the tag of a number, nothing else can have the same length.
+        if len(whole) == size and whole[::width] == tags:
+            return list(unpack(whole))
+        whole = b"".join([data or filler for data in row])
+        if len(whole) != size or whole[::width] != tags:
+            return [decode(data) for data in row]
+        found = list(unpack(whole))
+        for place, data in enumerate(row):
+            if not data:
+                found[place] = None
+        return found
 
     return numbers
 
