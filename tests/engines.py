@@ -14,6 +14,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -37,8 +39,11 @@ def redis_server(port: int | None = None, kept: Path | None = None) -> Iterator[
 
 
 @contextmanager
-def postgres_server() -> Iterator[str]:
-    """Run PostgreSQL; give the address of its database ``shop``, owned by the user ``shop`` with its password."""
+def postgres_server(certificate: tuple[Path, Path] | None = None) -> Iterator[str]:
+    """Run PostgreSQL; give the address of its database ``shop``, owned by the user ``shop`` with its password.
+
+    With a certificate and its key it also speaks TLS.
+    """
     program = Path(_program("postgres", "postgresql")).resolve()  # its own tools lie beside it
     user = _unprivileged("postgres")
     port = free_port()
@@ -49,6 +54,10 @@ def postgres_server() -> Iterator[str]:
         initdb = [program.with_name("initdb"), "-D", folder / "data", "-U", "shop", "-A", "scram-sha-256"]
         _done([*initdb, "--pwfile", secret, "-E", "UTF8", "--locale", "C.UTF-8", "--no-sync"], folder, user)
         options = ["-D", folder / "data", "-p", port, "-h", "127.0.0.1", "-k", folder, "-F"]
+        if certificate is not None:
+            shown, key = [shutil.copy(path, folder) for path in certificate]
+            _own(Path(key), user)
+            options += ["-c", "ssl=on", "-c", f"ssl_cert_file={shown}", "-c", f"ssl_key_file={key}"]
         command = [program, *options]
         environment = {"PGPASSWORD": PASSWORD}
 
@@ -59,6 +68,39 @@ def postgres_server() -> Iterator[str]:
         with _running(command, folder, lambda: psql("postgres", "SELECT 1"), user):
             assert psql("postgres", "CREATE DATABASE shop")
             yield f"postgresql://shop:{QUOTED}@127.0.0.1:{port}/shop"
+
+
+@contextmanager
+def redis_over_tls(certificate: Path, key: Path) -> Iterator[int]:
+    """Run a Redis that shows a certificate; give the port on which it speaks TLS alone."""
+    program = _program("redis-server", "redis-server")
+    port, plain = free_port(), free_port()
+    with _folder(None) as folder:
+        options = ["--bind", "127.0.0.1", "--dir", folder, "--save", "", "--port", plain, "--tls-port", port]
+        options += ["--tls-cert-file", certificate, "--tls-key-file", key, "--tls-auth-clients", "no"]
+        with _running([program, *options], folder, lambda: _says(plain, b"PING\r\n", b"+PONG")):
+            yield port
+
+
+def certificate_of_loopback(folder: Path) -> tuple[Path, Path]:
+    """Write a certificate of 127.0.0.1, signed by itself, and its key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    places = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    made = made.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(days=1))
+    made = made.add_extension(places, critical=False).add_extension(x509.BasicConstraints(True, None), critical=True)
+    folder.mkdir()
+    certificate, secret = folder / "certificate.pem", folder / "key.pem"
+    certificate.write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    secret.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, plain))
+    secret.chmod(0o600)
+    return certificate, secret
 
 
 @contextmanager

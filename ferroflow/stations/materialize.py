@@ -137,14 +137,14 @@ def backfill(spec: PipelineSpec, start: datetime, end: datetime, home: Home) -> 
 
 @contextmanager
 def _open(spec: PipelineSpec, as_of: datetime, home: Home) -> Iterator[_Stores]:
-    from ferroflow.adapters.feast.store import online_plan, store
+    from ferroflow.adapters.feast.store import online_plan, store_to_write
 
     with offline.hold(spec, home):
         offline.bring_to(spec, as_of, home)
         plan = online_plan(spec, home)
         online = open_rows(plan)
         try:
-            yield _Stores(spec, home, store(home, [spec]), plan, online)
+            yield _Stores(spec, home, store_to_write(home, spec), plan, online)
         finally:
             online.close()
 

@@ -153,9 +153,9 @@ class Pusher:
 
     @cached_property
     def _feast(self) -> FeatureStore:
-        from ferroflow.adapters.feast.store import store
+        from ferroflow.adapters.feast.store import store_to_write
 
-        return store(self.home, [self.spec])
+        return store_to_write(self.home, self.spec)
 
     @cached_property
     def _plan(self) -> ReadPlan:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import polars as pl
+import psycopg
+import redis
 from feast import Entity, FeatureService, FeatureStore, FeatureView, RepoConfig
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ferroflow.adapters.contracts import stored_view
 from ferroflow.adapters.feast.backends import online_config, registry_config
-from ferroflow.adapters.feast.engine import BulkComputeEngineConfig, latest_rows, writer
+from ferroflow.adapters.feast.engine import BulkComputeEngineConfig, known_secrets, latest_rows, without_secrets, writer
 from ferroflow.adapters.feast.offline import PolarsOfflineStoreConfig
 from ferroflow.adapters.feast.online import PIPELINE
 from ferroflow.adapters.feast.online_rows import PROJECT, plan_of, view_plan
 from ferroflow.adapters.feast.plan import ReadPlan
-from ferroflow.adapters.feast.project import FeastObject, all_objects, entity_types, row_types
+from ferroflow.adapters.feast.project import FeastObject, all_objects, entity_types, objects, row_types
 from ferroflow.adapters.feast.steady import SteadyFeatureStore
 from ferroflow.adapters.home import Home
-from ferroflow.core.errors import SpecError
+from ferroflow.core.errors import ServiceError, SpecError
 from ferroflow.core.spec import PipelineSpec
 
 
@@ -26,6 +31,7 @@ def store(home: Home, specs: Sequence[PipelineSpec]) -> FeatureStore:
 
     Raises:
         SpecError: another pipeline has a view of the same name.
+        ServiceError: the online store or the registry cannot be reached, or refuses.
     """
     wanted = all_objects(specs, home)
     feast = open_store(home)
@@ -36,14 +42,31 @@ def store(home: Home, specs: Sequence[PipelineSpec]) -> FeatureStore:
     return feast
 
 
+def store_to_write(home: Home, spec: PipelineSpec) -> FeatureStore:
+    """``store`` of one pipeline, whose online store has a place for each of its views.
+
+    Feast makes those places when a view is applied; another online store, or a new one, may have been set since.
+
+    Raises:
+        SpecError: another pipeline has a view of the same name.
+        ServiceError: the online store or the registry cannot be reached, or refuses.
+    """
+    feast = store(home, [spec])
+    views = [entry for entry in objects(spec, home) if isinstance(entry, FeatureView)]
+    with _reached("online store", feast.config.online_store):
+        feast._get_provider().update_infra(feast.project, [], views, [], [], partial=True)
+    return feast
+
+
 def open_store(home: Home) -> FeatureStore:
     """Feast over ``home``, as its registry is; registry and online rows lie where the settings say.
 
     Raises:
         SettingsError: an address in the settings lacks a part.
+        ServiceError: the registry is on a server that cannot be reached.
     """
     home.feature_registry.parent.mkdir(parents=True, exist_ok=True)
-    return SteadyFeatureStore(
+    feast = SteadyFeatureStore(
         config=RepoConfig(
             project=PROJECT,
             provider="local",
@@ -54,6 +77,9 @@ def open_store(home: Home) -> FeatureStore:
             entity_key_serialization_version=3,
         )
     )
+    with _reached("feature registry", feast.config.registry):
+        feast.registry  # noqa: B018 - connects
+    return feast
 
 
 def write_online(feast: FeatureStore, name: str, rows: pl.DataFrame) -> None:
@@ -114,7 +140,19 @@ def _apply(feast: FeatureStore, wanted: Sequence[FeastObject], gone: Sequence[Fe
     }
     changed = any(not _same(known.get((type(entry).__name__, entry.name)), entry) for entry in wanted)
     if changed or gone:
-        feast.apply(list(wanted), objects_to_delete=list(gone), partial=not gone)
+        with _reached("online store or the feature registry", feast.config.online_store, feast.config.registry):
+            feast.apply(list(wanted), objects_to_delete=list(gone), partial=not gone)
+
+
+@contextmanager
+def _reached(what: str, *configurations: Any) -> Iterator[None]:
+    """The servers' own errors as ours, without the passwords of their configurations."""
+    try:
+        yield
+    except (psycopg.Error, redis.RedisError, SQLAlchemyError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+        told = " ".join(without_secrets(str(cause), known_secrets(*configurations)).split())
+        raise ServiceError(f"The {what} cannot be reached: {told} Start it, or see its address.") from None
 
 
 def _same(known: FeastObject | None, entry: FeastObject) -> bool:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ferroflow.adapters.feast.packed import PackedStore
 from ferroflow.adapters.feast.project import objects
 from ferroflow.adapters.feast.store import open_store, store
 from ferroflow.adapters.home import Home
-from ferroflow.core.errors import DataError, SpecError
+from ferroflow.core.errors import DataError, ServiceError, SpecError
 from ferroflow.core.features import stored
 from ferroflow.core.spec import PipelineSpec
 from tests.rides import START, arrivals, departures, pipeline, write_view, write_views
@@ -49,6 +50,17 @@ def test_a_pipeline_becomes_an_entity_its_views_and_a_service(feast: FeatureStor
     assert [field.name for field in views["arrivals"].features] == ["rides", "mean"]
     (service,) = feast.list_feature_services()
     assert service.name == "rides"
+
+
+@pytest.mark.parametrize(
+    ("setting", "what"),
+    [("online_store", "online store or the feature registry"), ("registry_address", "feature registry")],
+)
+def test_a_server_that_is_away_is_told_without_its_password(home: Home, setting: str, what: str) -> None:
+    away = replace(home, **{setting: "postgresql://me:s3cret@127.0.0.1:1/features"})
+    with pytest.raises(ServiceError, match=f"^The {what} cannot be reached: .*127.0.0.1.* Start it") as told:
+        store(away, [write_views(home)])
+    assert "s3cret" not in str(told.value)
 
 
 def test_a_pipeline_without_stored_features_has_no_objects(home: Home) -> None:
