@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,8 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from ferroflow.adapters.feast import marks
-from ferroflow.adapters.feast.packed import OutdatedStore
-from ferroflow.adapters.feast.plan import OnlineStoreAway, ReadPlan, Rows
+from ferroflow.adapters.feast.bulk_rows import replacing
+from ferroflow.adapters.feast.plan import ReadPlan, Rows
 from ferroflow.adapters.feast.reader import open_rows
 from ferroflow.adapters.feast.rows import Watermark
 from ferroflow.adapters.home import Home
@@ -45,8 +45,10 @@ needed, unless another program writes the offline files.
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UTC = pl.Datetime("us", "UTC")
-_CHUNK = 10_000  # keys read back at once
+_CELLS = 200_000  # values read back at once, about
 _SAMPLE = 1_000  # about how many rows are read back with their values
+_PROBED = 100  # of the newest rows, looked for before a run believes that the older ones are there
+_PATIENCE = 60.0  # seconds an answer may take: thousands of keys at once, and nobody waits for a prediction
 
 
 class _Done(BaseModel):
@@ -57,6 +59,7 @@ class _Done(BaseModel):
     definition: str  # the fingerprint of what its online rows hold, and how long they are kept
     event: int
     ingested: int | None
+    features: tuple[str, ...] = ()
 
 
 class _Materialized(BaseModel):
@@ -84,12 +87,7 @@ class _Stores:
 
     def mark(self, view: StoredFeatures) -> Watermark | None:
         """How far the view is complete online; a file of another version, which is replaced, says nothing."""
-        try:
-            return self.online.watermark(view.name)
-        except OnlineStoreAway as error:
-            if isinstance(error.__cause__, OutdatedStore):
-                return None
-            raise
+        return marks.watermark_of(self.online, view.name)
 
 
 def materialize(spec: PipelineSpec, as_of: datetime, home: Home, lookback: timedelta = LOOKBACK) -> dict[str, int]:
@@ -142,7 +140,7 @@ def _open(spec: PipelineSpec, as_of: datetime, home: Home) -> Iterator[_Stores]:
     with offline.hold(spec, home):
         offline.bring_to(spec, as_of, home)
         plan = online_plan(spec, home)
-        online = open_rows(plan)
+        online = open_rows(plan, read_seconds=_PATIENCE)
         try:
             yield _Stores(spec, home, store_to_write(home, spec), plan, online)
         finally:
@@ -154,17 +152,22 @@ def _bring(stores: _Stores, view: StoredFeatures, as_of: datetime, lookback: tim
     known, where = read_record(file, _Materialized) or _Materialized(), _where(stores.plan, view)
     rows, mark = stores.rows(view), stores.mark(view)
     definition, done = _definition(stores.spec, view, rows), None if mark is None else known.views.get(where)
-    reached = _reached(mark, done) if done is not None and done.definition == definition else None
-    start = _start(rows, view, as_of, reached, lookback)
-    written = 0 if start is None else _write(stores, view, start, as_of)
-    event = _microseconds(as_of)
-    if _is_earlier(event, mark, done):  # of what came since, it left later events alone
+    is_same, event = done is not None and done.definition == definition, _microseconds(as_of)
+    reached = _reached(mark, done) if done is not None and is_same else None
+    if reached is not None and not _is_there(stores, view, rows, reached):
+        reached = None
+    start, is_earlier = _start(rows, view, as_of, reached, lookback), _is_earlier(event, mark, done)
+    # What an earlier definition, or another home, put there is no newer value of this one.
+    others = not is_same and not is_earlier and mark is not None and mark.ingested is not None
+    with replacing(done.features if done is not None else ()) if others else nullcontext():
+        written = 0 if start is None else _write(stores, view, start, as_of)
+    if is_earlier:  # of what came since, it left later events alone
         marks.advance(stores.plan, view.name, event)
         return written
     ingested = _ingested(rows, as_of)
     marks.advance(stores.plan, view.name, event, ingested)
     # Told last: after a kill the same is done again.
-    now = _Done(definition=definition, event=event, ingested=ingested)
+    now = _Done(definition=definition, event=event, ingested=ingested, features=tuple(_features(view, rows)))
     write_record(file, _Materialized(views=known.views | {where: now}))
     return written
 
@@ -188,6 +191,20 @@ def _reached(mark: Watermark | None, done: _Done) -> Watermark | None:
     if mark is None or mark.ingested is None or done.ingested is None:
         return None
     return Watermark(min(mark.event, done.event), min(mark.ingested, done.ingested))
+
+
+def _is_there(stores: _Stores, view: StoredFeatures, rows: pl.LazyFrame, reached: Watermark) -> bool:
+    """Whether the newest of what was brought there is still there: a server may have been emptied, or lost a table."""
+    if reached.ingested is None:
+        return False
+    event, came = _moment(reached.event), _moment(reached.ingested)
+    brought = rows.filter(
+        pl.col(AVAILABLE_AT).is_between(pl.lit(event - view.ttl, dtype=_UTC), pl.lit(event, dtype=_UTC)),
+        pl.col(INGESTED_AT) <= pl.lit(came, dtype=_UTC),
+    )
+    newest = brought.top_k(_PROBED, by=AVAILABLE_AT).sort(AVAILABLE_AT).unique(view.entity, keep="last").collect()
+    found = _found(stores, view, newest, _features(view, rows)[:1])
+    return all(stored is not None and stored[0] >= moment for _, moment, stored, *_ in found)
 
 
 def _is_earlier(event: int, mark: Watermark | None, done: _Done | None) -> bool:
@@ -243,8 +260,8 @@ def _found(
     stores: _Stores, view: StoredFeatures, rows: pl.DataFrame, features: Sequence[str]
 ) -> Iterator[tuple[Any, ...]]:
     """For each row: its key, its event time (µs), what the online store has of its key, and the row's own values."""
-    event = pl.col(AVAILABLE_AT).dt.timestamp("us")
-    for chunk in rows.iter_slices(_CHUNK):
+    event, width = pl.col(AVAILABLE_AT).dt.timestamp("us"), len(_features(view, rows.lazy()))
+    for chunk in rows.iter_slices(max(100, _CELLS // max(1, width))):
         stored = stores.online.read(view.name, chunk[view.entity].to_list(), features)
         for key, moment, *values in chunk.select(view.entity, event, *features).iter_rows():
             yield key, moment, stored.get(key), *values

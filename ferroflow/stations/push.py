@@ -9,6 +9,7 @@ moment, what a materialization made of all accepted rows holds against what was 
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
     from ferroflow.adapters.feast.plan import ReadPlan
+    from ferroflow.adapters.feast.rows import Watermark
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -53,6 +55,7 @@ class _Kept(BaseModel):
     place: int
     state: str
     whole: int | None  # microseconds since 1970: windows that are available from then on hold all their events
+    told: int | None = None  # how far the view is complete, as the online store was told last
 
 
 class Pusher:
@@ -131,8 +134,8 @@ class Pusher:
             reached = state.watermark
             if reached is not None and kept.whole is not None and reached < kept.whole:
                 reached = None
-            self._write(latest, reached)
-            write_record(self.file, kept.model_copy(update={"place": place, "state": state.to_json()}))
+            told = self._write(latest, reached, kept.told)
+            write_record(self.file, kept.model_copy(update={"place": place, "state": state.to_json(), "told": told}))
         return Pushed(place=place, rows=latest.height, too_late=state.too_late - before)
 
     def forget(self) -> None:
@@ -140,16 +143,29 @@ class Pusher:
         with locked(self.file):
             self.file.unlink(missing_ok=True)
 
-    def _write(self, latest: pl.DataFrame, watermark: int | None) -> None:
-        """The rows, and then how far they reach; a value that is newer stays."""
+    def _write(self, latest: pl.DataFrame, watermark: int | None, told: int | None) -> int | None:
+        """The rows, and then how far they reach; a value that is newer stays.
+
+        A store that has forgotten what it was told was emptied, or is another one: it lacks what was pushed before,
+        which the next batch brings. Until then it is told nothing.
+        """
         from ferroflow.adapters.feast.marks import advance
         from ferroflow.adapters.feast.store import write_online
 
         if not latest.is_empty():
             made = latest.with_columns(pl.lit(_EPOCH).dt.cast_time_unit("us").alias(INGESTED_AT))
             write_online(self._feast, self.windows.name, made)
-        if watermark is not None:
-            advance(self._plan, self.windows.name, watermark)
+        if watermark is None or (told is not None and self._mark() is None):
+            return told
+        advance(self._plan, self.windows.name, watermark)
+        return watermark
+
+    def _mark(self) -> Watermark | None:
+        from ferroflow.adapters.feast.marks import watermark_of
+        from ferroflow.adapters.feast.reader import open_rows
+
+        with closing(open_rows(self._plan)) as rows:
+            return watermark_of(rows, self.windows.name)
 
     @cached_property
     def _feast(self) -> FeatureStore:

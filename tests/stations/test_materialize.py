@@ -301,13 +301,13 @@ def then_die(real):
         die()
     return patched
 
-def halfway(self, view, layout, rows, progress=None):
+def halfway(self, view, layout, rows, *more):
     def some():
         for place, row in enumerate(rows):
             if place == 3:
                 die()
             yield row
-    return write(self, view, layout, some(), progress)
+    return write(self, view, layout, some(), *more)
 
 write = PackedStore._write
 points = {

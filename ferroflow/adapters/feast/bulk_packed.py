@@ -16,7 +16,7 @@ from feast.repo_config import RepoConfig
 from feast.value_type import ValueType
 
 from ferroflow.adapters.feast import encode, online
-from ferroflow.adapters.feast.bulk_rows import SLICE, LatestRows, Progress
+from ferroflow.adapters.feast.bulk_rows import SLICE, LatestRows, Progress, replaced
 from ferroflow.adapters.feast.packed import Key, PackedStore
 from ferroflow.adapters.feast.rows import Kind, RowLayout
 from ferroflow.core.errors import DataError
@@ -67,6 +67,7 @@ def write(config: RepoConfig, view: FeatureView, rows: LatestRows, progress: Pro
             array("q", _created(rows).tobytes()),
             (blob for part in rows.slices() for blob in packed_rows(layout, part)),
             progress,
+            replace=replaced() is not None,
         )
 
 

@@ -21,10 +21,10 @@ from feast import FeatureView
 from feast.infra.online_stores.helpers import compute_table_id
 from feast.infra.online_stores.postgres_online_store.postgres import PostgreSQLOnlineStore
 from feast.repo_config import RepoConfig
-from psycopg import Connection, Cursor, Rollback, sql
+from psycopg import Connection, Cursor, OperationalError, Rollback, sql
 from psycopg.errors import LockNotAvailable
 
-from ferroflow.adapters.feast.bulk_rows import LatestRows, Progress
+from ferroflow.adapters.feast.bulk_rows import LatestRows, Progress, replaced
 from ferroflow.adapters.feast.encode import NULL_TIME, Ints, fixed_width, values_and_texts
 
 _HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
@@ -88,14 +88,29 @@ def write(
 
 @contextmanager
 def _connected(store: PostgreSQLOnlineStore, config: RepoConfig) -> Iterator[Connection]:
-    """The store's connection, given back to its pool whatever happens."""
+    """The store's connection, given back to its pool whatever happens; a new one where it was lost meanwhile."""
     manager = store._get_conn(config)
     connection = manager.__enter__()
+    if _is_lost(connection):
+        manager.__exit__(None, None, None)  # a pool throws it away
+        store._conn = None
+        manager = store._get_conn(config)
+        connection = manager.__enter__()
     try:
         yield connection
     finally:
         # Not with the error: Feast gives a connection back only where none passes through.
         manager.__exit__(None, None, None)
+
+
+def _is_lost(connection: Connection) -> bool:
+    """Whether the server ended the connection: it is asked, for nothing else tells."""
+    try:
+        connection.execute("SELECT 1")
+        connection.rollback()  # of a transaction that psycopg began
+    except OperationalError:
+        return True
+    return False
 
 
 def _table(config: RepoConfig, view: FeatureView) -> str:
@@ -106,6 +121,8 @@ def _table(config: RepoConfig, view: FeatureView) -> str:
 def _upserted(connection: Connection, table: str, rows: LatestRows, progress: Progress) -> int:
     ordered, distinct = _in_order(rows)
     place, features = sql.Identifier(table), list(rows.features)
+    if replaced() is not None:
+        connection.execute(sql.SQL("DELETE FROM {}").format(place))
     statement = sql.SQL(_INSERT if distinct and _is_ours(connection, place) else _UPSERT).format(table=place)
 
     def send(cursor: Cursor, records: bytes) -> int:

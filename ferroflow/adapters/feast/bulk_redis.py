@@ -9,6 +9,7 @@ wins.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any
@@ -18,13 +19,14 @@ from feast.infra.online_stores.helpers import _mmh3
 from feast.infra.online_stores.redis import RedisOnlineStore, _versioned_fv_name
 from feast.repo_config import RepoConfig
 
-from ferroflow.adapters.feast.bulk_rows import LatestRows, Progress
+from ferroflow.adapters.feast.bulk_rows import LatestRows, Progress, replaced
 from ferroflow.adapters.feast.encode import timestamp_bytes
 
 ENTITIES = 200
 """Entities a call: Redis serves nobody else while a script runs."""
 
 _IN_FLIGHT = 8  # calls sent before the first one is answered
+_SCANNED = 1_000  # keys looked at in one call
 
 _SCRIPT = b"""
 local function moment(stamp)
@@ -56,16 +58,16 @@ local function older(stamp, created, known, known_created)
   end
   return (tonumber(created) or -math.huge) < (created_of(known_created, known) or -math.huge)
 end
-local lifetime, width = tonumber(ARGV[1]), tonumber(ARGV[2])
+local lifetime, replace, width = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[3])
 local pairs_of = {}
-for place = 1, width + 2 do pairs_of[2 * place - 1] = ARGV[2 + place] end
-local stamp_field, created_field = ARGV[3 + width], ARGV[4 + width]
+for place = 1, width + 2 do pairs_of[2 * place - 1] = ARGV[3 + place] end
+local stamp_field, created_field = ARGV[4 + width], ARGV[5 + width]
 local written = 0
 for number, key in ipairs(KEYS) do
-  local start = 4 + width + (number - 1) * (width + 2)
+  local start = 5 + width + (number - 1) * (width + 2)
   local stamp, created = ARGV[start + width + 1], ARGV[start + width + 2]
   local known = redis.call('HMGET', key, stamp_field, created_field)
-  if not known[1] or not older(stamp, created, known[1], known[2]) then
+  if replace or not known[1] or not older(stamp, created, known[1], known[2]) then
     for place = 1, width + 1 do pairs_of[2 * place] = ARGV[start + place] end
     pairs_of[2 * width + 4] = created .. ' ' .. stamp
     local last = 2 * width + (created == '' and 2 or 4)
@@ -91,16 +93,40 @@ def write(store: RedisOnlineStore, config: RepoConfig, view: FeatureView, rows: 
     name = _versioned_fv_name(view, config)
     fields = [_mmh3(f"{name}:{feature}") for feature in rows.features]
     fields += [f"_ts:{name}".encode(), f"_created:{name}".encode()]
-    head = [b"%d" % (config.online_store.key_ttl_seconds or 0), b"%d" % len(rows.features), *fields]
+    before, lifetime = replaced(), config.online_store.key_ttl_seconds or 0
+    head = [b"%d" % lifetime, b"0" if before is None else b"1", b"%d" % len(rows.features), *fields]
     project = config.project.encode()
     # A client of one connection, for the raw protocol: whole calls are built as bytes, many are sent ahead.
     with store._get_client(config.online_store).client() as client:
         connection = client.connection
         try:
-            return _exchange(connection, _calls(rows, project, head), progress)
+            written = _exchange(connection, _calls(rows, project, head), progress)
         except BaseException:
             connection.disconnect()  # answers may be on their way that nobody reads
             raise
+        if before is not None:
+            gone = [_mmh3(f"{name}:{feature}") for feature in before if feature not in rows.features]
+            _remove_others(client, rows, project, gone, fields)
+        return written
+
+
+def _remove_others(
+    client: Any, rows: LatestRows, project: bytes, gone: Sequence[bytes], fields: Sequence[bytes]
+) -> None:
+    """Take the view out of the entities that were not written, and features it has no more out of those that were."""
+    written = {key + project for part in rows.slices() for key in part.entity_keys()}
+    pattern = b"*" + re.sub(rb"([*?\[\]^\\\\-])", rb"\\\1", project)
+    cursor = 0
+    while True:
+        cursor, keys = client.scan(cursor, match=pattern, count=_SCANNED, _type="hash")
+        pipeline = client.pipeline(transaction=False)
+        for key in keys:
+            taken = gone if key in written else [*gone, *fields]
+            if taken:
+                pipeline.hdel(key, *taken)
+        pipeline.execute()
+        if not cursor:
+            return
 
 
 def _exchange(connection: Any, calls: Iterable[tuple[int, bytes]], progress: Progress) -> int:

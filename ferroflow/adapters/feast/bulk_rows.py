@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import TypeAlias, TypeVar
@@ -20,6 +22,30 @@ Progress: TypeAlias = Callable[[int], None]
 """Told how many more rows were written."""
 
 _Result = TypeVar("_Result")
+
+_BEFORE: ContextVar[tuple[str, ...] | None] = ContextVar("features_before", default=None)
+
+
+@contextmanager
+def replacing(features: Sequence[str]) -> Iterator[None]:
+    """Rows written in this block replace all that the online store has of their view, newer rows too.
+
+    For a view whose definition changed: a row of the old one means something else, however new it is. Feast's
+    materialization has no argument to say so.
+
+    Args:
+        features: those that the view had before.
+    """
+    token = _BEFORE.set(tuple(features))
+    try:
+        yield
+    finally:
+        _BEFORE.reset(token)
+
+
+def replaced() -> tuple[str, ...] | None:
+    """Within ``replacing`` the features that the view had before, else None."""
+    return _BEFORE.get()
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ferroflow.adapters.feast.packed import PackedStore
-from ferroflow.adapters.feast.plan import OnlineStoreAway, PackedPlan, PostgresPlan, ReadPlan, RedisPlan
+from ferroflow.adapters.feast.packed import OutdatedStore, PackedStore
+from ferroflow.adapters.feast.plan import OnlineStoreAway, PackedPlan, PostgresPlan, ReadPlan, RedisPlan, Rows
+from ferroflow.adapters.feast.rows import Watermark
 
 POSTGRES_TABLE = "ferroflow_watermarks"
 
@@ -54,6 +55,20 @@ def advance(plan: ReadPlan, view: str, event: int, ingested: int | None = None) 
         _advance_in_redis(store, plan.project, table, event, ingested)
     else:
         _advance_in_postgres(store, plan.project, table, event, ingested)
+
+
+def watermark_of(rows: Rows, view: str) -> Watermark | None:
+    """How far a view is complete; None when nobody said, also in a file of another version, which is replaced.
+
+    Raises:
+        OnlineStoreAway: the store does not answer.
+    """
+    try:
+        return rows.watermark(view)
+    except OnlineStoreAway as error:
+        if isinstance(error.__cause__, OutdatedStore):
+            return None
+        raise
 
 
 def _advance_in_redis(store: RedisPlan, project: str, view: str, event: int, ingested: int | None) -> None:

@@ -94,13 +94,16 @@ class PackedStore:
         created: Sequence[int],
         blobs: Iterable[bytes],
         progress: Callable[[int], Any] | None = None,
+        replace: bool = False,
     ) -> int:
         """Write rows that ``layout`` packed already, in one transaction; ``progress`` is told how many were seen.
+
+        With ``replace`` they are all that the view has afterwards.
 
         Returns:
             How many rows were written: those that are not older than what the store has.
         """
-        return self._write(view, layout, zip(keys, events, created, blobs, strict=True), progress)
+        return self._write(view, layout, zip(keys, events, created, blobs, strict=True), progress, replace)
 
     def _write(
         self,
@@ -108,10 +111,13 @@ class PackedStore:
         layout: RowLayout,
         rows: Iterable[tuple[Key, int, int, bytes]],
         progress: Callable[[int], Any] | None = None,
+        replace: bool = False,
     ) -> int:
         connection = self._writable()
         with connection:
             connection.execute("BEGIN IMMEDIATE")
+            if replace:
+                connection.execute("DELETE FROM entries WHERE view = ?", (view,))
             number = _layout(connection, view, layout)
             entries = ((view, key, event, created, number, blob) for key, event, created, blob in rows)
             written = 0

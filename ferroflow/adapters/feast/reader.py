@@ -163,8 +163,12 @@ class FeatureReader:
         return {name: _plain(name, kind, given[name]) for name, kind in fields.items()}, given, height
 
 
-def open_rows(plan: ReadPlan) -> Rows:
-    """The back-end of a plan's store; connections are made when they are first needed."""
+def open_rows(plan: ReadPlan, read_seconds: float = 1.0) -> Rows:
+    """The back-end of a plan's store; connections are made when they are first needed.
+
+    Args:
+        read_seconds: how long a server's answer may take.
+    """
     if isinstance(plan.store, PackedPlan):
         from ferroflow.adapters.feast.packed_rows import PackedRows
 
@@ -172,10 +176,10 @@ def open_rows(plan: ReadPlan) -> Rows:
     if isinstance(plan.store, RedisPlan):
         from ferroflow.adapters.feast.redis_rows import RedisRows
 
-        return RedisRows(plan)
+        return RedisRows(plan, read_seconds=read_seconds)
     from ferroflow.adapters.feast.postgres_rows import PostgresRows
 
-    return PostgresRows(plan)
+    return PostgresRows(plan, read_seconds=read_seconds)
 
 
 class _View:

@@ -87,12 +87,16 @@ def write_online(feast: FeatureStore, name: str, rows: pl.DataFrame) -> None:
 
     Args:
         rows: the entity's column, those of all features, and the source's two time columns.
+
+    Raises:
+        ServiceError: the online store cannot be reached, or refuses.
     """
     view = feast.get_feature_view(name)
     table = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
     latest = latest_rows(view, table, feast.config.entity_key_serialization_version)
     online = feast._get_provider().online_store
-    writer(online, feast.config, view)(view, latest, lambda _: None)
+    with _reached("online store", feast.config.online_store):
+        writer(online, feast.config, view)(view, latest, lambda _: None)
 
 
 def online_plan(spec: PipelineSpec, home: Home) -> ReadPlan:

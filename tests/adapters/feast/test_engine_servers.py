@@ -207,7 +207,7 @@ def test_redis_takes_entities_of_thousands_of_features(redis_port: int) -> None:
     server = client.Redis(port=redis_port, db=4)
     names, values = [f"f{number}" for number in range(2100)], [str(number) for number in range(2100)]
     words = [*names, "t", "c", *values, stamp(at(1)), b"5"]
-    assert server.eval(bulk_redis._SCRIPT, 1, "k", 0, len(names), *words) == 1
+    assert server.eval(bulk_redis._SCRIPT, 1, "k", 0, 0, len(names), *words) == 1
     assert len(server.hgetall("k")) == 2102
     assert server.hmget("k", "f0", "f2099", "c") == [b"0", b"2099", b"5 " + stamp(at(1))]
 
@@ -308,7 +308,7 @@ def test_redis_orders_any_two_times_as_they_are(
     given_at = stored + timedelta(microseconds=shift)
     server.flushdb()
     server.hset("k", mapping={"t": stamp(stored), "v": b"old"} | ({"c": known + b" " + stamp(stored)} if known else {}))
-    written = server.eval(bulk_redis._SCRIPT, 1, "k", 0, 1, "v", "t", "c", b"new", stamp(given_at), created)
+    written = server.eval(bulk_redis._SCRIPT, 1, "k", 0, 0, 1, "v", "t", "c", b"new", stamp(given_at), created)
     newer = (given_at, int(created or -1)) >= (stored, int(known or -1))
     assert (written, server.hget("k", "v")) == ((1, b"new") if newer else (0, b"old"))
 
