@@ -105,6 +105,19 @@ def test_nothing_of_an_earlier_definition_stays_online_though_it_is_newer(
     assert 5 in old and 5 not in online(there, seconds)
 
 
+def test_a_definition_that_has_no_rows_leaves_none(there: Home, code: Callable[[str], None]) -> None:
+    def arrivals(rows: pl.LazyFrame) -> pl.LazyFrame:
+        return summary(rows, "destination", 6).filter(pl.col("rides") < 0)
+
+    code("one")
+    bring(there, ARRIVALS)
+    code("two")
+    assert bring(there, pipeline(features=(stored(entity="stop", on="destination", ttl="2d")(arrivals),))) == {
+        "arrivals": 0
+    }
+    assert online(there, ARRIVALS) == {}
+
+
 def test_a_run_for_an_earlier_moment_replaces_nothing_and_the_next_one_does(
     there: Home, tmp_path: Path, code: Callable[[str], None]
 ) -> None:
