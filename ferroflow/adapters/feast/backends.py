@@ -6,10 +6,11 @@ import json
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from ferroflow.adapters.feast.plan import PostgresAddress
 from ferroflow.adapters.home import Home
-from ferroflow.core.errors import SettingsError
+from ferroflow.core.errors import SettingsError, SpecError
 
-_REDIS_PORT, _POSTGRES_PORT = 6379, 5432
+_REDIS_PORT = 6379
 _FLAG = "ssl_check_hostname"
 _REDIS_OPTIONS = ("ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", _FLAG, "ssl_keyfile")
 _NO = ("0", "F", "FALSE", "N", "NO")  # as redis-py reads an address
@@ -25,7 +26,7 @@ def online_config(home: Home) -> dict[str, Any]:
         store = "ferroflow.adapters.feast.online.PackedSqliteOnlineStore"
         return {"type": store, "path": str(home.online("any").parent)}
     address = urlsplit(home.online_store)
-    return _postgres(address) if address.scheme == "postgresql" else _redis(address)
+    return _postgres(home.online_store) if address.scheme == "postgresql" else _redis(address)
 
 
 def registry_config(home: Home) -> dict[str, Any]:
@@ -37,6 +38,11 @@ def registry_config(home: Home) -> dict[str, Any]:
 
 def _redis(address: SplitResult) -> dict[str, Any]:
     """``redis[s]://[user][:password]@host[:port][/database][?ssl_...]`` as Feast's connection string."""
+    if ":" in (address.hostname or ""):
+        raise SettingsError(
+            f"Setting online_store: the IPv6 address {address.hostname} cannot be said in Feast's connection string. "
+            "Use a host name."
+        )
     options: dict[str, object] = {"db": _database(address)}
     if address.scheme == "rediss":
         options["ssl"] = True
@@ -76,24 +82,22 @@ def _database(address: SplitResult) -> int:
     return int(name)
 
 
-def _postgres(address: SplitResult) -> dict[str, Any]:
+def _postgres(address: str) -> dict[str, Any]:
     """``postgresql://user[:password]@host[:port]/database[?sslmode=...]``."""
-    database = address.path.strip("/")
-    if not address.username or not database:
-        raise SettingsError(
-            "Setting online_store: the PostgreSQL address lacks a user or a database. Write "
-            "postgresql://user:password@host:5432/database."
-        )
-    given = dict(parse_qsl(address.query))
+    try:
+        found = PostgresAddress.of(address)
+    except SpecError as error:
+        raise SettingsError(f"Setting online_store: {error}") from None
+    given = found.options
     if odd := sorted(set(given) - {"sslmode", "sslkey", "sslcert", "sslrootcert"}):
         raise SettingsError(f"Setting online_store: {', '.join(odd)} cannot be said in a PostgreSQL address here.")
     config: dict[str, Any] = {
         "type": "postgres",
-        "host": address.hostname or "localhost",
-        "port": address.port or _POSTGRES_PORT,
-        "database": unquote(database),
-        "user": unquote(address.username),
-        "password": unquote(address.password or ""),
+        "host": found.host,
+        "port": found.port,
+        "database": found.database,
+        "user": found.user,
+        "password": found.password,
         "sslmode": given.get("sslmode", "prefer"),
     }
     return config | {f"{name}_path": given[name] for name in ("sslkey", "sslcert", "sslrootcert") if name in given}

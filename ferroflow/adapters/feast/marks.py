@@ -88,12 +88,14 @@ def _advance_in_postgres(store: PostgresPlan, project: str, view: str, event: in
     import psycopg
     from psycopg import sql
 
+    address = store.address
     try:
-        with psycopg.connect(store.url, connect_timeout=5) as connection:
+        with psycopg.connect(**address.keywords | {"connect_timeout": 5}) as connection:
             place = sql.SQL("SET search_path TO {}").format(sql.Identifier(store.schema_name))
             connection.execute(place)
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
             connection.execute(_CREATE)
             connection.execute(_ADVANCE, (project, view, event, ingested))
     except psycopg.Error as error:
-        raise OnlineStoreAway(f"The online store {store.shown} does not take a watermark: {error}") from error
+        told = address.without_password(str(error))
+        raise OnlineStoreAway(f"The online store {store.shown} does not take a watermark: {told}") from error

@@ -17,6 +17,7 @@ from ferroflow.adapters.feast.plan import (
     RedisPlan,
     Rows,
     ViewPlan,
+    postgres_table,
 )
 from ferroflow.adapters.feast.reader import open_rows
 from ferroflow.adapters.home import Home
@@ -57,12 +58,18 @@ def view_plan(view: StoredView, key: KeyKind) -> ViewPlan:
 
 
 def plan_of(pipeline: str, views: Sequence[ViewPlan], home: Home) -> ReadPlan:
-    """Where these views of a pipeline are read from."""
+    """Where these views of a pipeline are read from.
+
+    Raises:
+        SpecError: a view's name is too long for a table of PostgreSQL.
+    """
     address = home.online_store
     store: PackedPlan | PostgresPlan | RedisPlan
     if address is None:
         store = PackedPlan(path=str(home.online(pipeline)))
     elif address.startswith("postgresql:"):
+        for view in views:
+            postgres_table(PROJECT, view)  # refuses before anything is written
         store = PostgresPlan(url=address)
     else:
         store = RedisPlan(url=address)

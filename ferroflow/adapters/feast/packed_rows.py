@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ferroflow.adapters.feast.connections import Connections
 from ferroflow.adapters.feast.packed import PackedStore
 from ferroflow.adapters.feast.plan import Entry, Key, OnlineStoreAway, PackedPlan, ReadPlan
 from ferroflow.adapters.feast.rows import Kind, Watermark
@@ -31,8 +32,7 @@ class PackedRows:
         self.plan = plan
         self._files = {view.view: (Path(view.file or plan.store.path), view.table) for view in plan.views}
         self._local = threading.local()
-        self._open: list[PackedStore] = []
-        self._lock = threading.Lock()
+        self._open = Connections()
         self._conversions: dict[tuple[str, tuple[str, ...]], list[tuple[int, Callable[[Any], Any]]]] = {}
 
     def read(self, view: str, keys: Sequence[Key], features: Sequence[str]) -> Mapping[Key, Entry]:
@@ -81,14 +81,11 @@ class PackedRows:
 
     def close(self) -> None:
         """Close the files; a later read opens them again."""
-        with self._lock:
-            found, self._open = self._open, []
-        for store in found:
-            store.close()
+        self._open.close()
         self._local = threading.local()
 
     def _store(self, file: Path) -> PackedStore:
-        stores: dict[Path, tuple[tuple[int, ...], PackedStore]] = self._local.__dict__.setdefault("stores", {})
+        stores: dict[Path, tuple[tuple[int, ...], PackedStore, object]] = self._local.__dict__.setdefault("stores", {})
         try:
             status = os.stat(file)  # noqa: PTH116 - half the cost of the path's own
             identity = (status.st_dev, status.st_ino, os.getpid())
@@ -96,10 +93,6 @@ class PackedRows:
             identity = (0, 0, os.getpid())
         known = stores.get(file)
         if known is None or known[0] != identity:
-            with self._lock:
-                if known is not None and known[1] in self._open:
-                    self._open.remove(known[1])
-                    known[1].close()
-                known = stores[file] = (identity, PackedStore(file, read_only=True))
-                self._open.append(known[1])
+            store = PackedStore(file, read_only=True)
+            known = stores[file] = (identity, store, self._open.add(store.close))  # closes what was known
         return known[1]

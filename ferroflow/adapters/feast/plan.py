@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ferroflow.adapters.feast.rows import Kind, Watermark
-from ferroflow.core.errors import NotFound, ServiceError
+from ferroflow.core.errors import NotFound, ServiceError, SpecError
 
 KeyKind = Literal["int64", "int32", "text", "bytes", "time"]
 """What a join key is; ``time`` is whole seconds since 1970."""
@@ -23,7 +25,8 @@ Entry: TypeAlias = tuple[int, list[Any]]
 NO_ENTITY = "__dummy_id"
 """The join key of a view without entities, as Feast calls it; its one value is the empty text."""
 
-
+_POSTGRES_PORT = 5432
+_POSTGRES_NAME = 63  # bytes of a name in PostgreSQL: what is longer is cut, without an error
 _OPTION, _END = re.compile(r"[?&][^@]*="), re.compile(r"[?#]")
 
 
@@ -91,6 +94,63 @@ class PostgresPlan(_Server):
     type: Literal["postgres"] = "postgres"
     schema_name: str = "public"
 
+    @property
+    def address(self) -> PostgresAddress:
+        """Its parts. Raises ``SpecError`` where it lacks one."""
+        return PostgresAddress.of(self.url)
+
+
+@dataclass(frozen=True)
+class PostgresAddress:
+    """The parts of a PostgreSQL address; reader and writer take them from here, and so understand the same.
+
+    Libpq reads an address in another way, and its messages quote what it cannot read: parts of a password.
+    """
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    database: str
+    options: Mapping[str, str] = field(repr=False)
+    """Of its query: ``sslmode``, ``sslrootcert`` and the like."""
+
+    @classmethod
+    def of(cls, url: str) -> PostgresAddress:
+        """Read ``postgresql://user[:password]@host[:port]/database[?option=value]``.
+
+        Raises:
+            SpecError: it lacks a user or a database, or has a port that is none; nothing of it is quoted.
+        """
+        try:
+            parts = urlsplit(url)
+            host, port = unquote(parts.hostname or "localhost"), parts.port or _POSTGRES_PORT
+        except ValueError:
+            raise SpecError(
+                "The PostgreSQL address cannot be read. Special characters of its user or password are written as %XX."
+            ) from None
+        database = parts.path.strip("/")
+        if not parts.username or not database:
+            raise SpecError(
+                "The PostgreSQL address lacks a user or a database. Write "
+                "postgresql://user:password@host:5432/database."
+            )
+        user, password = unquote(parts.username), unquote(parts.password or "")
+        return cls(host, port, user, password, unquote(database), dict(parse_qsl(parts.query)))
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """As psycopg's ``connect`` takes them."""
+        login = {"user": self.user, "password": self.password, "dbname": self.database}
+        return {"host": self.host, "port": self.port, **login, **self.options}
+
+    def without_password(self, text: str) -> str:
+        """A message in which no password of the address stands."""
+        secrets = {self.password, *(value for name, value in self.options.items() if "password" in name)} - {""}
+        for secret in sorted(secrets | {quote(found, safe="") for found in secrets}, key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return text
+
 
 class KeyPlan(_Plain):
     """One join key of a view."""
@@ -156,3 +216,18 @@ class ReadPlan(_Plain):
             if found.view == view:
                 return found
         raise NotFound(f"The read plan has no view {view!r}. It has: {', '.join(found.view for found in self.views)}.")
+
+
+def postgres_table(project: str, view: ViewPlan) -> str:
+    """The table of a view in PostgreSQL, as Feast calls it.
+
+    Raises:
+        SpecError: the name is longer than PostgreSQL's names are; two such views could share one table.
+    """
+    name = f"{project}_{view.table}"
+    if (size := len(name.encode())) > _POSTGRES_NAME:
+        raise SpecError(
+            f"View {view.view!r} would lie in a table named {name!r}: {size} bytes, of which PostgreSQL keeps "
+            f"{_POSTGRES_NAME}. Give the view a shorter name."
+        )
+    return name

@@ -13,7 +13,16 @@ import psycopg
 from psycopg import sql
 
 from ferroflow.adapters.feast import keys as entity_keys
-from ferroflow.adapters.feast.plan import Entry, Key, OnlineStoreAway, PostgresPlan, ReadPlan, ViewPlan
+from ferroflow.adapters.feast.connections import Connections
+from ferroflow.adapters.feast.plan import (
+    Entry,
+    Key,
+    OnlineStoreAway,
+    PostgresPlan,
+    ReadPlan,
+    ViewPlan,
+    postgres_table,
+)
 from ferroflow.adapters.feast.rows import Watermark
 from ferroflow.adapters.feast.values import decode
 from ferroflow.core.errors import DataError, SpecError
@@ -33,6 +42,9 @@ class PostgresRows:
     Args:
         connect_seconds: how long a connection may take (whole seconds).
         read_seconds: how long a statement may take.
+
+    Raises:
+        SpecError: the plan is of another store, its address lacks a part, or a view's table has too long a name.
     """
 
     def __init__(
@@ -47,7 +59,7 @@ class PostgresRows:
             raise SpecError(f"The plan's store is {plan.store.type!r}; rows in PostgreSQL need 'postgres'.")
         self.plan = plan
         self.rest_seconds = rest_seconds
-        self._store = plan.store
+        self._shown, self._address = plan.store.shown, plan.store.address
         self._clock = clock
         self._connect_seconds = connect_seconds
         self._silent_ms = int(read_seconds * 2000)
@@ -56,10 +68,9 @@ class PostgresRows:
             f"-c search_path={_escaped(plan.store.schema_name)} -c TimeZone=UTC"
         )
         self._local = threading.local()
-        self._open: list[psycopg.Connection[Any]] = []
-        self._lock = threading.Lock()
+        self._open = Connections()
         self._away_until = 0.0
-        self._views: dict[str, _View] = {}
+        self._views = {view.view: _View(plan, view) for view in plan.views}
 
     def read(self, view: str, keys: Sequence[Key], features: Sequence[str]) -> Mapping[Key, Entry]:
         """The newest row of each entity that is there; None for a feature whose event time is older than the newest.
@@ -89,15 +100,12 @@ class PostgresRows:
 
     def close(self) -> None:
         """Give the connections back; a later read makes new ones."""
-        with self._lock:
-            found, self._open = self._open, []
-        for connection in found:
-            connection.close()
+        self._open.close()
         self._local = threading.local()
 
     def _ask(self, query: sql.Composed, given: Sequence[Any]) -> list[Any]:
         if self._clock() < self._away_until:
-            raise OnlineStoreAway(f"The online store {self._store.shown} is away; it is asked again soon.")
+            raise OnlineStoreAway(f"The online store {self._shown} is away; it is asked again soon.")
         try:
             return self._answer(query, given)
         except psycopg.errors.QueryCanceled as error:
@@ -120,22 +128,21 @@ class PostgresRows:
         local = self._local
         if getattr(local, "process", None) != os.getpid() or local.connection.closed:
             # Autocommit: a statement is a transaction, and none is left open.
-            local.connection = psycopg.connect(
-                self._store.url,
-                autocommit=True,
-                connect_timeout=self._connect_seconds,
-                tcp_user_timeout=self._silent_ms,  # a machine that vanished cancels no statement
-                options=self._options,
-            )
+            given = self._address.keywords | {
+                "autocommit": True,
+                "connect_timeout": self._connect_seconds,
+                "tcp_user_timeout": self._silent_ms,  # a machine that vanished cancels no statement
+                "options": self._options,
+            }
+            local.connection = psycopg.connect(**given)
             local.process = os.getpid()
-            with self._lock:
-                self._open = [found for found in self._open if not found.closed] + [local.connection]
+            local.mark = self._open.add(local.connection.close)
         connection: psycopg.Connection[Any] = local.connection
         return connection.cursor(binary=True)
 
     def _refused(self, error: psycopg.Error) -> OnlineStoreAway:
-        told = str(error).strip().partition("\n")[0]
-        return OnlineStoreAway(f"The online store {self._store.shown} gives no rows: {told}")
+        told = self._address.without_password(str(error)).strip().partition("\n")[0]
+        return OnlineStoreAway(f"The online store {self._shown} gives no rows: {told}")
 
 
 _WATERMARK = sql.SQL("SELECT event, ingested FROM {} WHERE project = %s AND view = %s").format(
@@ -158,7 +165,7 @@ class _View:
 
     def __init__(self, plan: ReadPlan, view: ViewPlan) -> None:
         # The answer has one row an entity: fewer rows cost both sides less.
-        self.query = sql.SQL(_QUERY).format(sql.Identifier(f"{plan.project}_{view.table}"))
+        self.query = sql.SQL(_QUERY).format(sql.Identifier(postgres_table(plan.project, view)))
         self._single = entity_keys.single_encoder(view.keys[0].name, view.keys[0].kind) if len(view.keys) == 1 else None
 
     def key(self, key: Key) -> bytes:

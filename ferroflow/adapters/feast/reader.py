@@ -98,13 +98,18 @@ class FeatureReader:
         self.most = most
         opened = open_rows(plan) if rows is None else rows
         self.rows: Rows = opened if cache is None else CachedRows(opened, *cache)
-        self._views = [_View(view) for view in plan.views]
-        self._fields = {key.field: key.kind for view in plan.views for key in view.keys if key.field != NO_ENTITY}
+        asked = ((key.field, key.kind) for view in plan.views for key in view.keys if key.field != NO_ENTITY)
+        self._asked_as = list(dict.fromkeys(asked))  # views may ask for one field by keys of several kinds
+        self._fields = list(dict.fromkeys(field for field, _ in self._asked_as))
+        self._views = [_View(view, self._asked_as) for view in plan.views]
 
     def read(
         self, columns: Mapping[str, Sequence[Any]], now: datetime | Sequence[datetime] | None = None
     ) -> FeatureAnswer:
         """The newest values of each row's entities, None where they are absent or older than the time-to-live.
+
+        As in Feast, a row whose event lies after the clock is given too: no row is too new. The prediction service
+        refuses those.
 
         Args:
             columns: each join key's values, one a row; other columns are not looked at.
@@ -144,10 +149,8 @@ class FeatureReader:
         """Give the store's connections back."""
         self.rows.close()
 
-    def _asked(
-        self, columns: Mapping[str, Sequence[Any]]
-    ) -> tuple[dict[str, list[Any]], dict[str, Sequence[Any]], int]:
-        """The join keys' columns as plain Python values and as they were given, and how many rows there are."""
+    def _asked(self, columns: Mapping[str, Sequence[Any]]) -> tuple[list[list[Any]], dict[str, Sequence[Any]], int]:
+        """The join keys' columns as plain values of each kind and as they were given, and how many rows there are."""
         fields = self._fields
         try:
             given = {name: columns[name] for name in fields}
@@ -160,7 +163,7 @@ class FeatureReader:
         height = heights.pop() if heights else 0
         if height > self.most:
             raise DataError(f"{height} rows are more than one read may have, which is {self.most}. Read in parts.")
-        return {name: _plain(name, kind, given[name]) for name, kind in fields.items()}, given, height
+        return [_plain(name, kind, given[name]) for name, kind in self._asked_as], given, height
 
 
 def open_rows(plan: ReadPlan, read_seconds: float = 1.0) -> Rows:
@@ -185,19 +188,19 @@ def open_rows(plan: ReadPlan, read_seconds: float = 1.0) -> Rows:
 class _View:
     """A view's keys and values, row by row."""
 
-    def __init__(self, plan: ViewPlan) -> None:
+    def __init__(self, plan: ViewPlan, asked_as: Sequence[tuple[str, str]]) -> None:
         self.plan = plan
         self.name, self.names, self.outputs = plan.view, plan.names, plan.outputs
         self._ttl = None if plan.ttl_seconds is None else round(plan.ttl_seconds * 1e6)
         self._nothing = (None,) * len(plan.features)
         names, kinds = [key.name for key in plan.keys], [key.kind for key in plan.keys]
-        self._fields = [key.field for key in plan.keys]
+        self._places = [None if key.field == NO_ENTITY else asked_as.index((key.field, key.kind)) for key in plan.keys]
         self._encode = entity_keys.encoder(names, kinds)
         self._is_plain = len(kinds) == 1 and kinds[0] in ("int64", "int32", "text")
 
-    def keys(self, asked: Mapping[str, list[Any]], height: int) -> Sequence[Key | None]:
+    def keys(self, asked: Sequence[list[Any]], height: int) -> Sequence[Key | None]:
         """Each row's key as the rows know it; None where a part of it is."""
-        parts = [[""] * height if field == NO_ENTITY else asked[field] for field in self._fields]
+        parts = [[""] * height if place is None else asked[place] for place in self._places]
         if self._is_plain:
             return parts[0]
         encode = self._encode

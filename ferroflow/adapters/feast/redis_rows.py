@@ -18,6 +18,7 @@ import mmh3
 import redis
 
 from ferroflow.adapters.feast import keys as entity_keys
+from ferroflow.adapters.feast.connections import Connections
 from ferroflow.adapters.feast.plan import Entry, Key, OnlineStoreAway, ReadPlan, RedisPlan, ViewPlan
 from ferroflow.adapters.feast.rows import Watermark
 from ferroflow.adapters.feast.values import event_time, row_decoder
@@ -65,8 +66,7 @@ class RedisRows:
             plan.store.url, socket_connect_timeout=connect_seconds, socket_timeout=read_seconds
         )
         self._local = threading.local()
-        self._open: list[Any] = []
-        self._lock = threading.Lock()
+        self._open = Connections()
         self._away_until = 0.0
         self._views: dict[str, _View] = {}
 
@@ -96,10 +96,7 @@ class RedisRows:
 
     def close(self) -> None:
         """Give the connections back; a later read makes new ones."""
-        with self._lock:
-            found, self._open = self._open, []
-        for connection in found:
-            connection.disconnect()
+        self._open.close()
         self._local = threading.local()
 
     def _view(self, view: str, features: tuple[str, ...]) -> _View:
@@ -116,7 +113,7 @@ class RedisRows:
             raise OnlineStoreAway(f"The online store {self._shown} is away; it is asked again soon.")
         try:
             return self._answers(commands, answers)
-        except redis.TimeoutError as error:
+        except (redis.TimeoutError, redis.InvalidResponse) as error:
             raise self._away(error) from error
         except redis.ConnectionError as lost:
             try:
@@ -143,7 +140,11 @@ class RedisRows:
                     replies.append(reply)
                 if len(replies) >= answers:
                     break
+            if len(replies) > answers or reader.has_data():
+                raise redis.InvalidResponse("it answers more than it was asked")
             whole = True
+        except hiredis.ProtocolError as error:
+            raise redis.InvalidResponse(str(error)) from error
         except TimeoutError as error:
             raise redis.TimeoutError(str(error)) from error
         except OSError as error:
@@ -161,8 +162,7 @@ class RedisRows:
         local = self._local
         if getattr(local, "process", None) != os.getpid():
             local.connection, local.process = self._pool.make_connection(), os.getpid()
-            with self._lock:
-                self._open.append(local.connection)
+            local.mark = self._open.add(local.connection.disconnect)
         if local.connection._sock is None:
             local.connection.connect()
         return local.connection
@@ -181,6 +181,8 @@ class _View:
         kinds = dict(view.features)
         fields = [field_name(view.table, name) for name in features] + [f"_ts:{view.table}".encode()]
         self.features = features
+        self._shown = plan.store.shown if isinstance(plan.store, RedisPlan) else ""
+        self._width = len(fields)
         self._head = b"*%d\r\n$5\r\nHMGET\r\n$" % (len(fields) + 2)
         self._tail = b"".join(_bulk(field) for field in fields)
         self._project = plan.project.encode()
@@ -197,12 +199,19 @@ class _View:
         return b"%b%d\r\n%b\r\n%b" % (self._head, len(name), name, self._tail)
 
     def entries(self, keys: Sequence[Key], replies: Sequence[Any]) -> dict[Key, Entry]:
-        decoder = self._decoder
+        decoder, width = self._decoder, self._width
         found: dict[Key, Entry] = {}
-        for key, reply in zip(keys, replies, strict=True):
-            moment = reply.pop()
-            if moment is not None:
-                found[key] = (event_time(moment), decoder(reply))
+        try:
+            for key, reply in zip(keys, replies, strict=True):
+                if type(reply) is not list or len(reply) != width:
+                    raise TypeError(f"not the {width} values asked for")
+                moment = reply.pop()
+                if moment is not None:
+                    found[key] = (event_time(moment), decoder(reply))
+        except TypeError as error:  # a part of a reply may be no bytes: an error, or a number
+            raise OnlineStoreAway(
+                f"The online store {self._shown} answers with what is no row ({error}). Is it a Redis server?"
+            ) from error
         return found
 
 

@@ -139,5 +139,6 @@ def _postgres(online: PostgreSQLOnlineStoreConfig) -> str:
     files = {"sslkey": online.sslkey_path, "sslcert": online.sslcert_path, "sslrootcert": online.sslrootcert_path}
     options = {name: value for name, value in {"sslmode": online.sslmode, **files}.items() if value}
     login = f"{quote(online.user, safe='')}:{quote(online.password, safe='')}"
-    place = f"{online.host}:{online.port}/{quote(online.database, safe='')}"
+    host = f"[{online.host}]" if ":" in online.host else online.host
+    place = f"{host}:{online.port}/{quote(online.database, safe='')}"
     return f"postgresql://{login}@{place}?{urlencode(options)}"

@@ -90,7 +90,8 @@ def event_time(data: bytes) -> int:
     Raises:
         DataError: the bytes are no timestamp.
     """
-    if len(data) == 6 and data[0] == 8 and data[5] < 128:  # whole seconds of the years 1978 to 3058: nearly all
+    # Whole seconds of the years 1978 to 3058, nearly all: one number of five bytes, of which four say that it goes on.
+    if len(data) == 6 and data[0] == 8 and data[5] < 128 and data[1] & data[2] & data[3] & data[4] & 128:
         return 1_000_000 * (
             (data[1] & 127) | (data[2] & 127) << 7 | (data[3] & 127) << 14 | (data[4] & 127) << 21 | data[5] << 28
         )

@@ -10,6 +10,7 @@ from feast.repo_config import RepoConfig
 from redis import ConnectionPool
 
 from ferroflow.adapters.feast.backends import online_config, registry_config
+from ferroflow.adapters.feast.plan import PostgresPlan
 from ferroflow.adapters.home import Home
 from ferroflow.core.errors import SettingsError
 
@@ -49,14 +50,37 @@ def test_feast_gives_redis_what_the_reader_takes_from_the_address() -> None:
         ("rediss://cache/0?ssl_keyfile=a,b", "ssl_keyfile holds a comma"),
         ("redis://:a%2Cb@cache", "password holds a comma"),
         ("redis://cache/first", "'first' is no number"),
+        ("redis://[::1]:6379/0", "online_store: the IPv6 address ::1 cannot be said .* Use a host name"),
+        ("rediss://me:s3cret@[fe80::1]", "IPv6 address fe80::1 cannot"),
         ("postgresql://host/db", "lacks a user"),
         ("postgresql://me@host", "lacks a user or a database"),
+        ("postgresql://me:p#s3cret@host/db", "^Setting online_store: The PostgreSQL address cannot be read"),
         ("postgresql://me@host/db?options=-c", "options cannot be said"),
     ],
 )
 def test_an_address_that_feast_cannot_take_is_refused(address: str, why: str) -> None:
-    with pytest.raises(SettingsError, match=why):
+    with pytest.raises(SettingsError, match=why) as told:
         online_config(Home(ROOT, address))
+    assert "s3cret" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://me:pa%zzss@db/rows",
+        "postgresql://me:se cret@db:5433/rows",
+        "postgresql://me:p@s3cret@127.0.0.1/rows",
+        "postgresql://m%40e@[::1]:7/a%20b",
+        "postgresql://me:x@/rows?sslmode=verify-full&sslrootcert=/a%20b.pem&sslkey=/k&sslcert=/c",
+    ],
+)
+def test_the_reader_takes_from_a_postgresql_address_what_feast_is_given(address: str) -> None:
+    config = online_config(Home(ROOT, address))
+    plan = PostgresPlan(url=address)
+    given = {"sslmode": "prefer"} | plan.address.keywords
+    names = {"database": "dbname"} | {f"{name}_path": name for name in ("sslkey", "sslcert", "sslrootcert")}
+    assert given == {names.get(name, name): value for name, value in config.items() if name != "type"}
+    assert not given["password"] or given["password"] not in f"{plan!r} {plan.address!r}"
 
 
 def test_feast_takes_the_postgresql_address() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,28 @@ def test_a_stored_value_that_cannot_be_given_is_told_with_view_feature_and_key(r
     ((event, values),) = rows.read("users", ["b"], ["seen"]).values()
     assert (event, values[0].timestamp()) == (0, 5)
     rows.close()
+
+
+def test_a_thread_that_ends_closes_its_file_and_so_does_one_that_finds_another_file(rows: PackedRows) -> None:
+    path = Path(rows.plan.store.path)  # type: ignore[union-attr]
+
+    def opened() -> int:
+        return sum(os.path.realpath(entry) == str(path) for entry in Path("/proc/self/fd").iterdir())
+
+    for _ in range(30):
+        thread = threading.Thread(target=rows.read, args=("users", ["b"], []))
+        thread.start()
+        thread.join()
+    assert (opened(), len(rows._open)) == (0, 0)
+    assert rows.read("users", ["b"], []) == {"b": (0, [])}
+    assert (opened(), len(rows._open)) == (1, 1)
+    path.rename(path.with_name("old.db"))
+    with PackedStore(path) as store:
+        store.write("users", LAYOUT, [("b", 7, 0, [5, None])])
+    assert rows.read("users", ["b"], []) == {"b": (7, [])}
+    assert (opened(), len(rows._open)) == (1, 1)
+    rows.close()
+    assert (opened(), len(rows._open)) == (0, 0)
 
 
 def test_a_text_key_that_cannot_be_written_is_refused_and_never_gets_through_a_request(rows: PackedRows) -> None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+import warnings
 from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -166,6 +172,111 @@ def test_a_wrong_password_is_told_without_it(server: str) -> None:
     with pytest.raises(OnlineStoreAway, match="password authentication failed") as told:
         rows.read("users", [1], ["clicks"])
     assert "guess3d" not in str(told.value) and PASSWORD not in str(told.value)
+
+
+ODD = ("pa%zzs3c", "se s3c", "p@s3c", "p:s3c'\\ \"", "12%3Ds3c")
+
+
+@pytest.mark.parametrize("written", ODD)
+def test_an_odd_password_is_taken_and_no_message_shows_a_part_of_it(server: str, written: str) -> None:
+    place, name = server.rpartition("@")[2], f"reader{ODD.index(written)}"
+    password = "12=s3c" if written == "12%3Ds3c" else written
+    with psycopg.connect(server, autocommit=True) as owner:
+        owner.execute(
+            psycopg.sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(psycopg.sql.Identifier(name), password)
+        )
+    for login in (written, quote(password, safe="")):
+        rows = PostgresRows(plan(f"postgresql://{name}:{login}@{place}?sslmode=disable&application_name=odd"))
+        who = psycopg.sql.SQL("SELECT current_user, current_setting('application_name')").format()
+        assert rows._ask(who, []) == [(name, "odd")]
+        with pytest.raises(OnlineStoreAway) as told:
+            rows._ask(psycopg.sql.SQL("SELECT {}::int").format(f"a {password}".replace("%", "%%")), [])
+        assert "***" in str(told.value) and "s3c" not in str(told.value)
+        rows.close()
+    for wrong in (f"127.0.0.1:{free_port()}/shop", f"{place}?sslmode=require", f"{place}?sslmode=never"):
+        rows = PostgresRows(plan(f"postgresql://{name}:{written}@{wrong}"))
+        with pytest.raises(OnlineStoreAway, match=r"gives no rows: .*(refused|support SSL|sslmode)") as told:
+            rows.watermark("users")
+        assert "s3c" not in f"{told.value} {told.value.__cause__}"
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["postgresql://u:s3c#r@h/db", "postgresql://u:s3/c@h/db", "postgresql://u:s3c@[h/db", "host=h password=s3c"],
+)
+def test_an_address_that_cannot_be_read_is_refused_unquoted(address: str) -> None:
+    with pytest.raises(SpecError, match="The PostgreSQL address") as told:
+        PostgresRows(plan(address))
+    assert "s3" not in str(told.value)
+
+
+def test_views_whose_tables_postgresql_would_call_alike_are_refused() -> None:
+    one, other = (USERS.model_copy(update={"table": "t" * 60 + end, "view": end, "prefix": end}) for end in "ab")
+    store = PostgresPlan(url="postgresql://me@h/db")
+    with pytest.raises(SpecError, match=r"'a' .* 66 bytes, of which PostgreSQL keeps 63"):
+        PostgresRows(ReadPlan(store=store, project="shop", views=(one, other)))
+
+
+def connections(server: str) -> int:
+    with psycopg.connect(server) as owner:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'shop' AND pid <> pg_backend_pid()"
+        return int(owner.execute(query).fetchall()[0][0])
+
+
+def test_a_thread_that_ends_gives_its_connection_back(server: str) -> None:
+    rows, found, before = PostgresRows(plan(server)), [], connections(server)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(30):
+            thread = threading.Thread(target=lambda: found.append(rows.read("users", [1], ["name", "clicks"])))
+            thread.start()
+            thread.join()
+        assert found == [EXPECTED] * 30 and len(rows._open) == 0
+        assert rows.read("users", [1], ["name", "clicks"]) == EXPECTED
+    assert not [entry for entry in told if issubclass(entry.category, ResourceWarning) and "psycopg" in str(entry)]
+    until = time.monotonic() + 10
+    while connections(server) > before + 1 and time.monotonic() < until:
+        time.sleep(0.05)
+    assert connections(server) <= before + 1
+    rows.close()
+    assert len(rows._open) == 0
+
+
+def test_close_ends_the_connections_of_threads_that_live(server: str) -> None:
+    rows, before, ready, end = PostgresRows(plan(server)), connections(server), threading.Barrier(4), threading.Event()
+
+    def work() -> None:
+        rows.watermark("users")
+        ready.wait()
+        end.wait()
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    assert len(rows._open) == 3
+    rows.close()
+    until = time.monotonic() + 10
+    while connections(server) > before and time.monotonic() < until:
+        time.sleep(0.05)
+    assert connections(server) <= before
+    end.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_a_fork_makes_its_own_connection_and_leaves_its_parents_alone(server: str) -> None:
+    rows = PostgresRows(plan(server))
+    backend: Any = psycopg.sql.SQL("SELECT pg_backend_pid()").format()
+    before = rows._ask(backend, [])
+    child = os.fork()
+    if child == 0:
+        mine = rows._ask(backend, [])
+        rows.close()
+        os._exit(0 if mine != before and rows.read("users", [1], ["name", "clicks"]) == EXPECTED else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert rows._ask(backend, []) == before
+    rows.close()
 
 
 def test_a_plan_of_another_store_is_refused() -> None:

@@ -20,9 +20,11 @@ from feast.types import Array, Bool, Bytes, Float32, Float64, Int32, Int64, Json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ferroflow.adapters.feast.plan import ReadPlan
+from ferroflow.adapters.feast.packed import PackedStore
+from ferroflow.adapters.feast.plan import KeyPlan, PackedPlan, ReadPlan, ViewPlan
 from ferroflow.adapters.feast.reader import FeatureReader
 from ferroflow.adapters.feast.resolve import read_plan
+from ferroflow.adapters.feast.rows import RowLayout
 from ferroflow.core.errors import DataError, SpecError
 from tests.engines import postgres_server, redis_server
 
@@ -328,3 +330,40 @@ def test_what_feast_itself_writes_from_a_frame_is_read(market: Shop) -> None:
     answer = market.reader("several").read(columns, NOW).to_dict()
     agree(answer, market.oracle("several", columns))
     assert (answer["rating"], answer["street"]) == ([1.5, None], ["a", None])
+
+
+def keyed(folder: Path, **kinds: Any) -> FeatureReader:
+    """A reader of views that all ask by the field ``who``, each by a key of another kind."""
+    path = folder / "online.db"
+    with PackedStore(path) as packed:
+        for name, kind in kinds.items():
+            key = "7" if kind == "text" else 7
+            packed.write(name, RowLayout(((name, "double"),)), [(key, 0, 0, [float(len(name))])])
+    views = tuple(
+        ViewPlan(view=n, table=n, keys=(KeyPlan(name=n, field="who", kind=kind),), features=((n, "double"),))
+        for n, kind in kinds.items()
+    )
+    return FeatureReader(ReadPlan(store=PackedPlan(path=str(path)), project=PROJECT, views=views))
+
+
+def test_a_field_is_taken_as_each_views_own_kind_of_key(tmp_path: Path) -> None:
+    reader = keyed(tmp_path, a="int64", bb="int32")
+    assert reader.read({"who": [7, 8, None]}, NOW).columns == {"a": [1.0, None, None], "bb": [2.0, None, None]}
+    reader.close()
+
+
+@pytest.mark.parametrize("kinds", [("int64", "text"), ("text", "int64")])
+@pytest.mark.parametrize("value", [7, "7"])
+def test_a_value_that_fits_the_key_of_one_view_alone_is_refused(tmp_path: Path, kinds: Any, value: Any) -> None:
+    reader = keyed(tmp_path, a=kinds[0], bb=kinds[1])
+    with pytest.raises(DataError, match=f"'who' is {'text' if value == 7 else 'int64'}, given are"):
+        reader.read({"who": [value]}, NOW)
+    assert reader.read({"who": [None]}, NOW).columns == {"a": [None], "bb": [None]}
+    reader.close()
+
+
+def test_a_row_of_the_future_is_given_as_feast_gives_it(market: Shop) -> None:
+    market.write(shops, [({"shop_id": "later"}, {"rating": 1.0}, datetime(2033, 1, 1, tzinfo=UTC))])
+    columns = {"user_id": [1], "shop_id": ["later"]}
+    answer = market.reader("several").read(columns, datetime(2020, 1, 1, tzinfo=UTC)).to_dict()
+    assert answer["rating"] == market.oracle("several", columns)["rating"] == [1.0]

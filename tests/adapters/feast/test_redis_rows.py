@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,123 @@ def test_threads_read_each_by_its_own_connection(server: int) -> None:
     for thread in threads:
         thread.join()
     assert found == [{1: (10_000_005, [2.5])}] * 200
+
+
+def test_a_thread_that_ends_gives_its_connection_back(server: int) -> None:
+    with redis.Redis(port=server) as client:
+
+        def connected() -> int:
+            return len(client.client_list()) - 1
+
+        rows, before = RedisRows(plan(server)), connected()
+        for _ in range(30):
+            thread = threading.Thread(target=rows.read, args=("users", [1], ["clicks"]))
+            thread.start()
+            thread.join()
+        assert rows.read("users", [1], ["clicks"]) == {1: (10_000_005, [2.5])}
+        assert len(rows._open) == 1
+        until = time.monotonic() + 10
+        while connected() > before + 1 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert connected() <= before + 1
+        rows.close()
+        assert len(rows._open) == 0
+
+
+@contextmanager
+def answering(*replies: bytes, greeting: bytes = b"+OK\r\n") -> Iterator[tuple[int, list[bytes]]]:
+    """Run what may be no Redis: it greets, and then answers each read by the next reply. Gives port and greetings."""
+    left, greeted = list(replies), []
+
+    def serve(connection: socket.socket) -> None:
+        with connection:
+            while data := connection.recv(65_536):
+                if b"GET\r\n" in data:
+                    connection.sendall(left.pop(0))
+                else:
+                    greeted.append(data)
+                    connection.sendall(greeting)
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:  # it was closed
+                return
+            threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1], greeted
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def bulk(data: bytes) -> bytes:
+    return b"$%d\r\n%b\r\n" % (len(data), data)
+
+
+MOMENT = bulk(Timestamp(seconds=10, nanos=5_000).SerializeToString())
+GOOD = b"*2\r\n" + bulk(Value(double_val=2.5).SerializeToString()) + MOMENT
+HTTP = b"HTTP/1.1 502 Bad Gateway\r\n\r\n"
+
+
+@pytest.mark.parametrize("greeting", [b"+OK\r\n", HTTP])
+def test_a_server_that_does_not_speak_redis_is_away_and_left_in_peace(greeting: bytes) -> None:
+    now = [10.0]
+    with answering(HTTP, HTTP, GOOD, greeting=greeting) as (port, _):
+        rows = RedisRows(plan(port), rest_seconds=5, clock=lambda: now[0])
+        with pytest.raises(OnlineStoreAway, match=f"127.0.0.1:{port}/0 does not answer: Protocol"):
+            rows.read("users", [1], ["clicks"])
+        with pytest.raises(OnlineStoreAway, match="asked again soon"):
+            rows.read("users", [1], ["clicks"])
+        now[0] += 5
+        with pytest.raises(OnlineStoreAway, match="does not answer: Protocol"):
+            rows.watermark("users")
+        now[0] += 5
+        if greeting != HTTP:
+            assert rows.read("users", [1], ["clicks"]) == {1: (10_000_005, [2.5])}
+        rows.close()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"+OK\r\n",
+        b"*-1\r\n",
+        b"$-1\r\n",
+        b":2\r\n",
+        b"*0\r\n",
+        b"*1\r\n" + MOMENT,
+        b"*3\r\n$-1\r\n$-1\r\n" + MOMENT,
+        b"*2\r\n-ERR no\r\n" + MOMENT,
+        b"*2\r\n:5\r\n" + MOMENT,
+        b"*2\r\n$-1\r\n-ERR no\r\n",
+        b"*2\r\n$-1\r\n:3\r\n",
+    ],
+)
+@pytest.mark.parametrize("feature", ["clicks", "name"])
+def test_a_reply_that_is_no_row_is_told_by_the_stores_name_and_the_next_read_is_right(odd: bytes, feature: str) -> None:
+    with answering(odd, GOOD) as (port, _):
+        rows = RedisRows(plan(port), rest_seconds=5)
+        with pytest.raises(OnlineStoreAway, match=f"store redis://127.0.0.1:{port}/0 answers with what is no row"):
+            rows.read("users", [1], [feature])
+        assert rows.read("users", [1], ["clicks"]) == {1: (10_000_005, [2.5])}
+        rows.close()
+
+
+@pytest.mark.parametrize("more", [GOOD, b"+O", GOOD[:9], b"-ERR no\r\n"])
+def test_more_replies_than_were_asked_for_are_not_taken_for_those_of_the_next_read(more: bytes) -> None:
+    other = b"*2\r\n" + bulk(Value(double_val=7.5).SerializeToString()) + MOMENT
+    with answering(GOOD + more, other) as (port, greeted):
+        rows = RedisRows(plan(port), rest_seconds=0)
+        with pytest.raises(OnlineStoreAway, match="answers more than it was asked"):
+            rows.read("users", [1], ["clicks"])
+        before = len(greeted)
+        assert rows.read("users", [2], ["clicks"]) == {2: (10_000_005, [7.5])}
+        assert len(greeted) > before  # by a new connection
+        rows.close()
 
 
 def test_a_restarted_server_is_read_again_by_the_same_reader(tmp_path: Path) -> None:

@@ -145,6 +145,18 @@ def test_event_times_are_read_to_the_microsecond(moment: datetime) -> None:
     assert event_time(stored.SerializeToString()) == expected
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**20) | st.integers(0, 2**36), st.integers(0, 999_999) | st.integers(0, 999_999_999))
+def test_small_numbers_of_seconds_with_nanoseconds_are_no_whole_seconds(seconds: int, nanos: int) -> None:
+    stored = Timestamp(seconds=seconds, nanos=nanos)
+    assert event_time(stored.SerializeToString()) == seconds * 1_000_000 + nanos // 1_000
+
+
+def test_six_bytes_of_seconds_and_nanoseconds_are_both_read() -> None:
+    stored = Timestamp(seconds=200, nanos=1_000).SerializeToString()
+    assert (len(stored), event_time(stored)) == (6, 200_000_001)
+
+
 def test_times_that_are_no_timestamp_are_refused() -> None:
     with pytest.raises(DataError, match="no timestamp"):
         event_time(b"\x08")
