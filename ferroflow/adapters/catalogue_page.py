@@ -99,14 +99,14 @@ def write_catalogue_page(path: Path, catalogue: Catalogue) -> None:
 
 def _counts(catalogue: Catalogue) -> str:
     entries = catalogue.features
-    serving = [part for part in catalogue.pipelines if part.models]
-    idle = sum(not entry.used_by for part in serving for entry in part.features)
+    known = [part for part in catalogue.pipelines if part.uses_known]
+    idle = sum(not entry.used_by for part in known if part.models for entry in part.features)
     facts = [
         (len(entries), "features", ""),
         (sum(bool(entry.freshness and entry.freshness.stale) for entry in entries), "stale", "poor"),
         (sum(not entry.description for entry in entries), "without a description", "fair"),
         (sum(not entry.owner for entry in entries), "without an owner", "fair"),
-        (idle, "used by no model that serves", "fair"),
+        *([(idle, "used by no model that serves", "fair")] if known else []),
     ]
     cards = (
         f'<div class="card"><strong class="{shade if count else ""}">{count:,}</strong>'
@@ -132,7 +132,7 @@ def _about(part: PipelineFeatures) -> str:
 
 
 def _model(part: PipelineFeatures) -> str:
-    if part.models_problem:
+    if not part.models and part.models_problem:
         return f'<span class="said poor">Models are not known:</span> {text(part.models_problem)}'
     if not part.models:
         return "No model is registered."
@@ -180,14 +180,15 @@ def _table(catalogue: Catalogue) -> str:
     rows = []
     for part in catalogue.pipelines:
         greatest = max(part.importances.growth.values(), default=0.0) if part.importances else 0.0
-        rows += [_row(entry, greatest, several) for entry in part.features]
+        rows += [_row(entry, part, greatest, several) for entry in part.features]
     drawn = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     return f'<section class="card list">{drawn}</section>'
 
 
-def _row(entry: FeatureEntry, greatest: float, several: bool) -> str:
+def _row(entry: FeatureEntry, part: PipelineFeatures, greatest: float, several: bool) -> str:
     stale = bool(entry.freshness and entry.freshness.stale)
-    states = [*(["stale"] if stale else []), *(used.partition(" ")[0] for used in entry.used_by or ("unused",))]
+    unused = ["unused"] if part.uses_known and not entry.used_by else []
+    states = [*(["stale"] if stale else []), *unused, *(used.partition(" ")[0] for used in entry.used_by)]
     searched = " ".join((entry.name, entry.pipeline, entry.owner, entry.description, entry.view, *entry.depends_on))
     cells = [
         _cell("", entry.name, _what(entry), "what"),
@@ -196,8 +197,8 @@ def _row(entry: FeatureEntry, greatest: float, several: bool) -> str:
         _age(entry.freshness),
         _missing(entry),
         _values(entry),
-        _importance(entry, greatest),
-        _cell("used by", " ".join(entry.used_by), _used(entry)),
+        _importance(entry, part, greatest),
+        _cell("used by", " ".join(entry.used_by), _used(entry, part)),
     ]
     return (
         f'<tr data-pipeline="{text(entry.pipeline)}" data-kind="{entry.kind}" data-state="{text(" ".join(states))}" '
@@ -278,16 +279,18 @@ def _values(entry: FeatureEntry) -> str:
     )
 
 
-def _importance(entry: FeatureEntry, greatest: float) -> str:
+def _importance(entry: FeatureEntry, part: PipelineFeatures, greatest: float) -> str:
     if entry.importance is None:
-        return _cell("importance", "", '<span class="soft small">not measured</span>')
+        used = part.importances
+        why = "not measured" if used is None else f"version {text(used.version)} does not use it"
+        return _cell("importance", "", f'<span class="soft small">{why}</span>')
     drawn = bar(entry.importance / greatest if greatest > 0 else 0.0, "thin")
     return _cell("importance", entry.importance, f'<span class="num">{entry.importance:+.3g}</span>{drawn}')
 
 
-def _used(entry: FeatureEntry) -> str:
+def _used(entry: FeatureEntry, part: PipelineFeatures) -> str:
     if not entry.used_by:
-        return '<span class="soft small">no model</span>'
+        return f'<span class="soft small">{"no model" if part.uses_known else "not known"}</span>'
     pills = (
         f'<span class="pill{" serves" if used.startswith("champion") else ""}">{text(used)}</span>'
         for used in entry.used_by

@@ -36,8 +36,9 @@ def list_features(home: Home, pipeline: str | None, as_of: datetime | None, as_j
     for column in ("missing", "lately", "importance"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("used by", no_wrap=True)
-    for entry in found.features:
-        table.add_row(*(Text(plain(cell)) for cell in _line(entry)))
+    for part in found.pipelines:
+        for entry in part.features:
+            table.add_row(*(Text(plain(cell)) for cell in _line(part, entry)))
     console = Console()
     print_whole(console, table)
     for part in found.pipelines:
@@ -160,7 +161,7 @@ def find(part: PipelineFeatures, name: str) -> FeatureEntry:
     )
 
 
-def _line(entry: FeatureEntry) -> list[str]:
+def _line(part: PipelineFeatures, entry: FeatureEntry) -> list[str]:
     return [
         entry.pipeline,
         entry.name,
@@ -171,7 +172,7 @@ def _line(entry: FeatureEntry) -> list[str]:
         f"{entry.training.missing_share:.1%}" if entry.training else "–",
         f"{entry.logged.missing_share:.1%}" if entry.logged else "–",
         "–" if entry.importance is None else f"{entry.importance:+.3g}",
-        ", ".join(entry.used_by) or "–",
+        ", ".join(entry.used_by) or ("–" if part.uses_known else "not known"),
     ]
 
 
@@ -203,6 +204,7 @@ def _notes(part: PipelineFeatures) -> list[str]:
 
 def _facts(part: PipelineFeatures, entry: FeatureEntry) -> list[tuple[str, str]]:
     longest = "" if entry.ttl_seconds is None else spoken(entry.ttl_seconds)
+    unused = "no model" if part.uses_known else f"not known: {part.models_problem}"
     return [
         ("feature", f"{part.pipeline} {entry.name}"),
         ("", entry.description or "no description"),
@@ -217,7 +219,7 @@ def _facts(part: PipelineFeatures, entry: FeatureEntry) -> list[tuple[str, str]]
         ("missing", _missing(part, entry)),
         ("values", _values(entry.training)),
         ("importance", _importance(part, entry)),
-        ("used by", ", ".join(entry.used_by) or part.models_problem or "no model"),
+        ("used by", ", ".join(entry.used_by) or unused),
     ]
 
 

@@ -95,7 +95,7 @@ class FeatureEntry(Declared):
     freshness: Freshness | None = None  # None: computed at each request
     training: Values | None = None  # None: in no training table yet
     logged: Logged | None = None  # None: not among the logged inputs
-    importance: float | None = None  # None: not measured
+    importance: float | None = None  # None: not measured, or no input of the model that was
     used_by: tuple[str, ...] = ()  # "champion 3"
 
 
@@ -141,6 +141,11 @@ class PipelineFeatures(_Part):
     models_problem: str = ""  # why it is not known which models use what
     importances: Importances | None = None  # of the champion
     features: tuple[FeatureEntry, ...]
+
+    @property
+    def uses_known(self) -> bool:
+        """Whether a feature that no model is said to use is used by none."""
+        return not self.models_problem and not any(model.problem for model in self.models)
 
 
 class Catalogue(_Part):

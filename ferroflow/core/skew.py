@@ -19,6 +19,9 @@ from ferroflow.core.spec import Skew
 EXAMPLES = 5
 """How many differing values a feature shows."""
 
+WAITING = "read after a push; its features are not refreshed yet"
+"""Why a prediction is not compared that soon can be: a push is ahead of the offline store until its next refresh."""
+
 _NAMED = 3  # features that a reason names
 
 
@@ -148,9 +151,15 @@ def differing(report: SkewReport, policy: Skew) -> bool:
 
 
 def blind(report: SkewReport, policy: Skew) -> bool:
-    """Whether too few of the predictions could be compared to say anything."""
-    unseen = sum(report.not_comparable.values())
-    return report.read >= policy.min_rows and unseen > policy.max_not_comparable * report.read
+    """Whether too few of the predictions could be compared to say anything.
+
+    Those that wait for a refresh are on neither side of the share: no fault keeps them from being compared, and they
+    will be.
+    """
+    waiting = report.not_comparable.get(WAITING, 0)
+    due = report.read - waiting
+    unseen = sum(report.not_comparable.values()) - waiting
+    return due >= policy.min_rows and unseen > policy.max_not_comparable * due
 
 
 def _beyond(report: SkewReport, policy: Skew) -> tuple[list[FeatureSkew], list[FeatureSkew]]:

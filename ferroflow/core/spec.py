@@ -267,7 +267,7 @@ class Skew:
 
     ``max_corrected`` bounds what is explained by stored rows that were written after the service had read them.
     ``max_not_comparable`` is the share of the predictions that may be left out because nothing can be said of them; 1:
-    all of them.
+    all of them. Those that wait for a refresh, because a push was ahead of it, do not count.
     """
 
     max_share: float = 0.0

@@ -58,28 +58,54 @@ class WindowState:
 
         Raises:
             SchemaError: a column is missing.
-            DataError: a value is too great to be counted exactly, or ``until`` has no time zone.
+            DataError: a value is too great to be counted exactly, ``until`` has no time zone, or an entity is of
+                another type than those before and cannot be made one of theirs.
         """
-        with told(self.view.name):
-            partials = self.view.window.partials(events.lazy()).collect()
+        partials = self._partials(events)
         taken = partials if self.watermark is None else partials.filter(pl.col(AT) >= self.watermark - self.late)
         refused = partials.height - taken.height
         told_until = None if until is None else microseconds(until)
         seen = [moment for moment in (self.watermark, _item(taken, pl.col(AT).max()), told_until) if moment is not None]
         watermark = max(seen, default=None)
-        rows, changed = self._after(taken, watermark)
+        rows, changed = self._after(*self._alike(taken), watermark)
         self.rows, self.watermark, self.too_late = rows, watermark, self.too_late + refused
         if refused:
             logger.warning("%s: left out %d events that came too late", self.view.name, refused)
         return changed
 
-    def _after(self, taken: pl.DataFrame, watermark: int | None) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """The rows to keep after these events, and the windows that they changed."""
+    def _partials(self, events: pl.DataFrame) -> pl.DataFrame:
+        """Each event as a row to merge. Where there is none its types mean nothing: an empty CSV is all text."""
+        window = self.view.window
+        read = {column for part in window.parts.values() for column in part.row.meta.root_names()} - {AT}
+        if events.is_empty() and {window.by, window.time, *read} <= set(events.columns):
+            kinds = {name: part.kind for name, part in window.parts.items()}
+            return pl.DataFrame(schema={window.entity: events.schema[window.by], AT: pl.Int64, **kinds})
+        with told(self.view.name):
+            return window.partials(events.lazy()).collect()
+
+    def _alike(self, taken: pl.DataFrame) -> tuple[pl.DataFrame | None, pl.DataFrame]:
+        """The rows kept so far and the new ones, with keys of one type: a side without rows brings none.
+
+        Only the key's type depends on the events; all parts are integers that the aggregates made.
+        """
+        kept, entity = self.rows, self.view.window.entity
+        if kept is None or kept.schema[entity] == taken.schema[entity]:
+            return kept, taken
+        if taken.is_empty():
+            return kept, kept.clear()
+        if kept.is_empty():
+            return taken.clear(), taken
+        return kept, taken.with_columns(_key(taken[entity], kept.schema[entity], self.view))
+
+    def _after(
+        self, known: pl.DataFrame | None, taken: pl.DataFrame, watermark: int | None
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """The rows to keep of what is known and of these events, and the windows that they changed."""
         window = self.view.window
         entity, span, merges = window.entity, window.span, window.merges
         together = span.condensed(taken.lazy(), entity, merges).with_columns(_flag(1))
-        if self.rows is not None:
-            together = pl.concat([self.rows.lazy().with_columns(_flag(0)), together], how="vertical_relaxed")
+        if known is not None:
+            together = pl.concat([known.lazy().with_columns(_flag(0)), together])
         if watermark is None:  # nothing came yet
             return taken, window.values(taken.lazy()).collect()
         moments = [moment for moment in (self.watermark, _item(taken, pl.col(AT).min())) if moment is not None]
@@ -100,12 +126,13 @@ class WindowState:
         Raises:
             DataError: the entity is neither a whole number nor a text.
         """
-        rows = None if self.rows is None else self.rows.to_dict(as_series=False)
-        key = None if self.rows is None else str(self.rows.schema[self.view.window.entity])
-        if key is not None and key not in _KEYS:
-            raise DataError(
-                f"Entity {self.view.entity!r} of {self.view.name!r} is {key}; make a whole number or a text of it."
-            )
+        rows, key = self.rows, None if self.rows is None else str(self.rows.schema[self.view.window.entity])
+        if rows is not None and key not in _KEYS:
+            if not rows.is_empty():
+                raise DataError(
+                    f"Entity {self.view.entity!r} of {self.view.name!r} is {key}; make a whole number or a text of it."
+                )
+            rows = key = None  # nothing came yet: the first rows say what their key is
         return json.dumps(
             {
                 "view": self.view.name,
@@ -114,7 +141,7 @@ class WindowState:
                 "watermark": self.watermark,
                 "too_late": self.too_late,
                 "key": key,
-                "rows": rows,
+                "rows": None if rows is None else rows.to_dict(as_series=False),
             }
         )
 
@@ -163,6 +190,34 @@ def _definition(view: WindowFeatures) -> dict[str, Any]:
             for name, part in window.parts.items()
         },
     }
+
+
+def _key(given: pl.Series, kind: pl.DataType, view: WindowFeatures) -> pl.Series:
+    """The entities as values of that type, each of them the same one afterwards.
+
+    Raises:
+        DataError: one is not: 7.5 is no whole number, and the text "007" is another one than "7".
+    """
+    plain = given.cast(pl.String) if _is_text(given.dtype) else given  # a category would be cast to its number
+    fits = plain.dtype.is_numeric() or _is_text(plain.dtype)
+    if _is_text(kind):
+        fits = plain.dtype.is_integer() or _is_text(plain.dtype)  # 7.0 would become the text "7.0"
+    try:
+        made = plain.cast(kind, strict=False)
+        same = made.is_not_null() & made.cast(plain.dtype, strict=False).eq_missing(plain)
+    except pl.exceptions.PolarsError:  # no value of the one type is one of the other
+        fits, made = False, plain
+    if fits and same.all():
+        return made
+    value = plain.filter(~same)[0] if fits else plain[0]
+    raise DataError(
+        f"Entity {view.entity!r} of {view.name!r} was {kind} so far and is {given.dtype} now; {value!r} cannot be made "
+        f"{kind}. Push events whose {view.window.by!r} is {kind}."
+    )
+
+
+def _is_text(kind: pl.DataType) -> bool:
+    return isinstance(kind, pl.String | pl.Categorical | pl.Enum)
 
 
 def _item(frame: pl.DataFrame, expression: pl.Expr) -> int | None:

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import polars as pl
 
 from ferroflow.adapters.home import Home
@@ -37,6 +36,7 @@ from ferroflow.core.features import AVAILABLE_AT, StoredFeatures
 from ferroflow.core.records import FeatureTable
 from ferroflow.core.spec import PipelineSpec
 from ferroflow.stations.importance import measured
+from ferroflow.stations.recompute import logged_object
 
 if TYPE_CHECKING:
     from ferroflow.adapters.feast.rows import Watermark
@@ -84,7 +84,7 @@ def _pipeline(spec: PipelineSpec, as_of: datetime, home: Home) -> PipelineFeatur
         logged=len(vectors),
         logged_since=since,
         models=models,
-        models_problem=problem,
+        models_problem=problem or _unread(models),
         importances=importances,
         features=tuple(
             _entry(spec.name, entry, fresh.get(entry.view), values, vectors, models, importances) for entry in entries
@@ -129,19 +129,20 @@ def freshness(spec: PipelineSpec, as_of: datetime, home: Home, *, online: bool =
 def _freshness(
     spec: PipelineSpec, view: StoredFeatures, as_of: datetime, home: Home, mark: Watermark | None, problem: str
 ) -> Freshness:
-    path = home.offline(spec.name) / f"{view.name}.parquet"
+    path, first = home.offline(spec.name) / f"{view.name}.parquet", None
     found: dict[str, Any] = {"problem": problem}
     if path.is_file():
-        usable = pl.scan_parquet(path).filter(pl.col(AVAILABLE_AT) <= as_of)
-        newest = usable.select(pl.len(), pl.col(AVAILABLE_AT).max(), pl.col(_INGESTED_AT).max()).collect()
+        kept, usable = pl.scan_parquet(path), pl.col(AVAILABLE_AT) <= as_of
+        newest = kept.filter(usable).select(pl.len(), pl.col(AVAILABLE_AT).max(), pl.col(_INGESTED_AT).max()).collect()
         rows, available, ingested = newest.row(0)
         found |= {"rows": rows, "available_at": available, "ingested_at": ingested}
         found["age_seconds"] = None if available is None else (as_of - available).total_seconds()
+        first = kept.select(pl.col(AVAILABLE_AT).min()).collect().item() if available is None else available
     if mark is not None:
         event = _moment(mark.event)
         found |= {"online_until": event, "online_age_seconds": (as_of - event).total_seconds()}
         found["online_ingested"] = None if mark.ingested is None else _moment(mark.ingested)
-    return Freshness(**found, stale=_stale(view, found))
+    return Freshness(**found, stale=_stale(view, found, first))
 
 
 def null_rates(spec: PipelineSpec, view: StoredFeatures, home: Home) -> dict[str, float]:
@@ -164,11 +165,13 @@ def _null_rates(path: Path, without: Sequence[str]) -> dict[str, float]:
     return {name: round(count / rows, 6) if rows else 0.0 for name, count in found.items()}
 
 
-def _stale(view: StoredFeatures, found: Mapping[str, Any]) -> str:
-    """Why a look-up would find nothing; "" when it would find something."""
+def _stale(view: StoredFeatures, found: Mapping[str, Any], first: datetime | None) -> str:
+    """Why a look-up would find nothing; "" when it would find something. ``first``: when the oldest row came."""
     age, online, longest = found.get("age_seconds"), found.get("online_age_seconds"), view.ttl.total_seconds()
-    if age is None:
+    if found.get("rows") is None:
         return "never computed"
+    if age is None:
+        return f"its first row is of {first:%Y-%m-%d %H:%M} UTC, later than asked for" if first else "it has no rows"
     if age > longest:
         return f"newest row is {spoken(age)} old, usable for {spoken(longest)}"
     if found["problem"]:
@@ -253,7 +256,9 @@ def _lately(spec: PipelineSpec, as_of: datetime, home: Home) -> tuple[datetime |
         if rows.height >= ENOUGH:
             break
     newest = rows.select(pl.coalesce("event_time", "at").alias("moment"), "features").tail(MOST)
-    return newest["moment"].min(), [orjson.loads(text) for text in newest["features"]]  # type: ignore[return-value]
+    found = [(moment, logged_object(text)) for moment, text in newest.iter_rows()]
+    whole = [(moment, vector) for moment, vector in found if vector is not None]  # damaged lines say nothing
+    return min((moment for moment, _ in whole), default=None), [vector for _, vector in whole]
 
 
 # -------------------------------------------------------------------------------------------------------------- models
@@ -281,6 +286,12 @@ def _models(pipeline: str, home: Home) -> tuple[tuple[ModelUse, ...], str]:
             ModelUse(alias=alias, version=number, fingerprint=entry.fingerprint, inputs=inputs, problem=problem)
         )
     return tuple(found), ""
+
+
+def _unread(models: Sequence[ModelUse]) -> str:
+    """Why it is not known which models use what, though the registry says which models there are; "": it is known."""
+    named = " and ".join(f"{model.alias} {model.version}" for model in models if model.problem)
+    return f"the inputs of {named} cannot be read" if named else ""
 
 
 def _inputs(path: Path) -> tuple[tuple[str, ...], str]:

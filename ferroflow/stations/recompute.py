@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -23,13 +23,16 @@ from ferroflow.adapters.vectors import FIELD_TYPES, INPUT_TYPES
 from ferroflow.core.cells import BadValue, cell
 from ferroflow.core.contract import Field, ServingContract
 from ferroflow.core.features import AVAILABLE_AT, StoredFeatures
-from ferroflow.core.skew import Column
+from ferroflow.core.skew import WAITING, Column
 from ferroflow.core.spec import PipelineSpec
+from ferroflow.core.windows import WindowFeatures
 from ferroflow.stations.features import request_inputs
 from ferroflow.stations.offline import INGESTED_AT, removed
 
 _UTC = pl.Datetime("us", "UTC")
 _NEVER = datetime(1900, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LOST = "the offline store was never computed for what the online store had by then"
 _UNTIL, _CLOCK, _SEEN, _INGESTED, _AT = "__until", "__clock", "__seen", "__ingested", "__at"
 _WRITTEN, _LATE, _REMOVED = "__written", "__late", "__removed"
 
@@ -44,21 +47,28 @@ class Recomputed:
 
 
 def recompute(
-    spec: PipelineSpec, contract: ServingContract, lines: pl.DataFrame, home: Home, accepted: pl.DataFrame | None = None
+    spec: PipelineSpec,
+    contract: ServingContract,
+    lines: pl.DataFrame,
+    home: Home,
+    accepted: pl.DataFrame | None = None,
+    until: datetime | None = None,
 ) -> Recomputed:
     """Make the model inputs of log lines again.
 
     Args:
         contract: of the version that answered these lines.
         accepted: accepted rows, one a line and in their order, to be used in place of the logged requests.
+        until: the offline store has what was available by then; lines that saw later features are left out. None: it
+            has all that they saw.
     """
     if (why := _objection(spec, contract)) is not None:
         return Recomputed(lines.clear(), (), Counter({why: lines.height}))
-    vectors = [_object(text) for text in lines["features"]]
+    vectors = [logged_object(text) for text in lines["features"]]
     asked, readable = _typed(contract, lines["inputs"]) if accepted is None else (accepted, [True] * lines.height)
     views = [view for view in spec.stored if any(name.startswith(view.full_name("")) for name in contract.inputs)]
     marks = [watermarks(lines["watermarks"], view.name) for view in views]
-    reasons = _excluded(vectors, readable, marks)
+    reasons = _excluded(vectors, readable, dict(zip(views, marks, strict=True)), until)
     kept = pl.Series([reason is None for reason in reasons], dtype=pl.Boolean)
     excluded = Counter(reason for reason in reasons if reason is not None)
     rows, left = asked.filter(kept), lines.filter(kept)
@@ -91,7 +101,7 @@ def watermarks(texts: pl.Series, view: str) -> pl.DataFrame:
 
 
 def _mark(text: str, view: str) -> tuple[int | None, int | None] | None:
-    marks = _object(text) or {}
+    marks = logged_object(text) or {}
     if view not in marks:
         return None
     mark = marks[view]
@@ -100,7 +110,8 @@ def _mark(text: str, view: str) -> tuple[int | None, int | None] | None:
     return (mark[0], mark[1]) if isinstance(mark, list) and len(mark) == 2 else None
 
 
-def _object(text: str) -> dict[str, Any] | None:
+def logged_object(text: str) -> dict[str, Any] | None:
+    """A JSON object of the prediction log; None where it is damaged, or something else."""
     try:
         found = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -123,10 +134,14 @@ def _objection(spec: PipelineSpec, contract: ServingContract) -> str | None:
 
 
 def _excluded(
-    vectors: Sequence[dict[str, Any] | None], readable: Sequence[bool], marks: Sequence[pl.DataFrame]
+    vectors: Sequence[dict[str, Any] | None],
+    readable: Sequence[bool],
+    marks: Mapping[StoredFeatures, pl.DataFrame],
+    until: datetime | None,
 ) -> list[str | None]:
     """Why each line cannot be compared; None where it can."""
-    told = [mark["told"].to_list() for mark in marks]
+    told = [mark["told"].to_list() for mark in marks.values()]
+    ahead = _ahead(marks, until, len(vectors))
     reasons: list[str | None] = []
     for row, (vector, good) in enumerate(zip(vectors, readable, strict=True)):
         if vector is None or not good:
@@ -134,13 +149,29 @@ def _excluded(
         elif not all(entry[row] for entry in told):
             reasons.append("the log does not say until when the online store was complete")
         else:
-            reasons.append(None)
+            reasons.append(ahead[row])
     return reasons
+
+
+def _ahead(marks: Mapping[StoredFeatures, pl.DataFrame], until: datetime | None, rows: int) -> list[str | None]:
+    """Why lines saw features that the offline store does not have; None where it has them.
+
+    Windows alone are pushed. What else was online came from the offline store, which then has lost it.
+    """
+    found: list[str | None] = [None] * rows
+    if until is None:
+        return found
+    last = (until - _EPOCH) // timedelta(microseconds=1)
+    for view, mark in marks.items():
+        why = WAITING if isinstance(view, WindowFeatures) else _LOST
+        for row in (mark["event"] > last).arg_true():
+            found[row] = _LOST if found[row] == _LOST else why
+    return found
 
 
 def _typed(contract: ServingContract, texts: pl.Series) -> tuple[pl.DataFrame, list[bool]]:
     """Logged requests as the service read them, cleaned by the contract's rules, and which of them could be read."""
-    rows = [_object(text) for text in texts]
+    rows = [logged_object(text) for text in texts]
     readable = [row is not None for row in rows]
     columns = []
     for entry in contract.fields:

@@ -1,7 +1,8 @@
 """Train/serve skew, counted: the model inputs that the service logged against what training would make of the rows.
 
 Every prediction that is looked at is accounted for: compared, compared without its stored features (the online store
-was away), or not comparable, with the reason.
+was away), or not comparable, with the reason. A push puts rows online before the offline store has them: what was
+predicted since then is compared after the next refresh.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.predictions import PredictionLog
@@ -35,7 +36,7 @@ from ferroflow.stations.recompute import Recomputed, recompute, watermarks
 NEWEST = 20_000
 """How many of a window's predictions are looked at unless more are asked for: the newest ones."""
 
-_VERSION = "skew/2"  # changes when the code counts something else for the same log and store
+_VERSION = "skew/3"  # changes when the code counts something else for the same log and store
 _FAILURES = (FerroflowError, OSError, pl.exceptions.PolarsError)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ID = "prediction_id"
@@ -50,6 +51,22 @@ class _Chosen:
     rows: pl.DataFrame | None  # accepted rows that stand in for the requests
     contracts: dict[str, ServingContract | None]  # by version; None: gone
     parent: str | None  # the one version's fingerprint, when it is only one's
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The offline store, while it is held."""
+
+    trouble: str = ""  # why nothing can be computed from it
+    until: datetime | None = None  # all that it can have, when some line saw later features; None: it has all
+
+
+class _Computed(BaseModel):
+    """The part of the offline store's record of its latest moment that matters here."""
+
+    model_config = ConfigDict(frozen=True)
+
+    as_of: datetime
 
 
 def measure_skew(
@@ -79,13 +96,13 @@ def measure_skew(
     """
     since = since or window_start(spec, as_of)
     chosen = _chosen(spec, (since, as_of), home, served, newest, accepted)
-    with _store(spec, chosen.lines, home) as trouble:
-        name = _name(spec, chosen, (since, as_of), newest, trouble, home)
+    with _store(spec, chosen.lines, home) as store:
+        name = _name(spec, chosen, (since, as_of), newest, store, home)
         path = home.data(spec.name) / "skew" / f"{name}.json"
         done = read_record(path, SkewReport)
         if done is not None:
             return done
-        parts = _parts(spec, chosen, home, trouble)
+        parts = _parts(spec, chosen, home, store)
     about = SkewReport(
         pipeline=spec.name,
         fingerprint=name,
@@ -125,15 +142,15 @@ def _name(
     chosen: _Chosen,
     window: tuple[datetime, datetime],
     newest: int | None,
-    trouble: str,
+    store: _Stored,
     home: Home,
 ) -> str:
     """One name for the same log, contracts, description and offline store."""
-    views = [] if trouble else [file_digest(_file(spec, view.name, home)) for view in spec.stored]
+    views = [] if store.trouble else [file_digest(_file(spec, view.name, home)) for view in spec.stored]
     contracts = {name: known.model_dump_json() if known else "" for name, known in chosen.contracts.items()}
     described = [offline.definitions(spec), spec.inputs, spec.personal]
     log = [chosen.parent, chosen.predictions, newest, _digest(chosen.lines, chosen.rows)]
-    return fingerprint(_VERSION, spec.name, window, log, contracts, described, trouble, views)
+    return fingerprint(_VERSION, spec.name, window, log, contracts, described, store.trouble, store.until, views)
 
 
 def _standing_in(spec: PipelineSpec, accepted: pl.LazyFrame, log: pl.DataFrame) -> pl.DataFrame:
@@ -152,21 +169,22 @@ def window_start(spec: PipelineSpec, as_of: datetime) -> datetime:
 
 
 @contextmanager
-def _store(spec: PipelineSpec, lines: pl.DataFrame, home: Home) -> Iterator[str]:
-    """Hold the offline store while it has all that the service can have seen; gives what is wrong, or nothing."""
+def _store(spec: PipelineSpec, lines: pl.DataFrame, home: Home) -> Iterator[_Stored]:
+    """Hold the offline store while it has all that the service can have seen, or as much of it as can be computed."""
     if not spec.stored:
-        yield ""
+        yield _Stored()
         return
     with offline.hold(spec, home):
-        trouble = ""
+        trouble, until = "", None
         try:
             if (moment := _reached(spec, lines)) is not None:
-                offline.bring_to(spec, moment, home)
+                until = _earlier(spec, moment, home)
+                offline.bring_to(spec, until or moment, home)
             elif any(not _file(spec, view.name, home).is_file() for view in spec.stored):
                 trouble = "there is no offline store"
         except _FAILURES as error:
             trouble = f"its stored features cannot be computed again: {_told(error)}"
-        yield trouble
+        yield _Stored(trouble, until)
 
 
 def _told(error: Exception) -> str:
@@ -183,6 +201,12 @@ def _reached(spec: PipelineSpec, lines: pl.DataFrame) -> datetime | None:
     seen = [watermarks(lines["watermarks"], view.name)["event"].max() for view in spec.stored]
     known = [_EPOCH + timedelta(microseconds=int(str(mark))) for mark in seen if mark is not None]
     return max(known, default=None)
+
+
+def _earlier(spec: PipelineSpec, moment: datetime, home: Home) -> datetime | None:
+    """The latest moment that the offline store was computed for, where that is before this one."""
+    found = read_record(home.offline(spec.name) / "latest.json", _Computed)
+    return found.as_of if found is not None and found.as_of < moment else None
 
 
 def _contracts(
@@ -210,20 +234,20 @@ def _contract(folder: Path | None, version: str, spec: PipelineSpec, home: Home)
         return None
 
 
-def _parts(spec: PipelineSpec, chosen: _Chosen, home: Home, trouble: str) -> list[Recomputed]:
+def _parts(spec: PipelineSpec, chosen: _Chosen, home: Home, store: _Stored) -> list[Recomputed]:
     """Each version's lines, made again."""
     parts = []
     for version, contract in chosen.contracts.items():
         mine = chosen.lines.filter(pl.col("version") == version)
-        if contract is None or (trouble and contract.stored):
-            why = f"the contract of version {version} is gone" if contract is None else trouble
+        if contract is None or (store.trouble and contract.stored):
+            why = f"the contract of version {version} is gone" if contract is None else store.trouble
             parts.append(Recomputed(mine.clear(), (), Counter({why: mine.height})))
             continue
         asked = None
         if chosen.rows is not None:
             asked = mine.select(pl.col("id").alias(_ID)).join(chosen.rows, on=_ID, how="left", maintain_order="left")
         try:
-            parts.append(recompute(spec, contract, mine, home, asked))
+            parts.append(recompute(spec, contract, mine, home, asked, store.until))
         except _FAILURES as error:
             why = f"its inputs cannot be made again: {_told(error)}"
             parts.append(Recomputed(mine.clear(), (), Counter({why: mine.height})))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ferroflow.adapters import pipelines
+from ferroflow.adapters import pipelines, registry
 from ferroflow.adapters.home import Home
 from ferroflow.cli import catalogue as verbs
 from ferroflow.cli.main import app
@@ -57,6 +57,19 @@ def test_importance_is_not_measured_until_somebody_asks_for_it(served: Home) -> 
     entry = json.loads(told(served, "show", "toy", "distance", "--json"))
     assert entry["importance"] == measured["growth"]["distance"] > 0
     assert "measure toy" not in told(served, "list")
+
+
+@pytest.mark.usefixtures("toy")
+def test_without_the_champions_package_nothing_is_said_to_be_used_by_no_model(served: Home) -> None:
+    package = served.absolute(registry.version("toy", "1", served).package) / "serving.json"
+    aside = package.rename(package.with_suffix(".aside"))
+    try:
+        shown, listed = told(served, "show", "toy", "distance"), told(served, "list")
+    finally:
+        aside.rename(package)
+    assert "no model" not in shown and "the inputs of champion 1 cannot be read" in shown
+    assert "toy: which models use what is not known: the inputs of champion 1 cannot be read" in listed
+    assert "toy: champion 1: its package" in listed
 
 
 @pytest.mark.usefixtures("toy")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ferroflow.core.records import FeatureSkew, SkewReport
-from ferroflow.core.skew import EXAMPLES, Column, counted, different, judge, merged, sentence
+from ferroflow.core.skew import EXAMPLES, WAITING, Column, counted, different, judge, merged, sentence
 from ferroflow.core.spec import Skew
 from tests.rides import START
 
@@ -120,3 +120,18 @@ def test_a_few_predictions_that_cannot_be_compared_are_told_and_no_alarm() -> No
     assert not alarmed and told.endswith("18 not comparable: another feature code")
     alarmed, told = judge(report(parts(0, rows=1), rows=20, unseen=19), Skew())
     assert alarmed and told.startswith("0 of 1 logged values differ") and "limit of 90%" in told
+
+
+def test_what_waits_for_a_refresh_is_on_neither_side_of_the_share() -> None:
+    def waiting(rows: int, wait: int, unseen: int = 0) -> SkewReport:
+        reasons = {WAITING: wait} | ({"another feature code": unseen} if unseen else {})
+        compared = rows - wait - unseen
+        return report(parts(0, rows=compared), rows=rows).model_copy(
+            update={"compared": compared, "not_comparable": reasons}
+        )
+
+    assert not judge(waiting(20, wait=19), Skew())[0]
+    assert not judge(waiting(20, wait=20), Skew(max_not_comparable=0.0))[0]
+    assert not judge(waiting(20, wait=10, unseen=9), Skew())[0]
+    assert judge(waiting(20, wait=9, unseen=11), Skew())[0]
+    assert not judge(waiting(20, wait=9, unseen=11), Skew(min_rows=12))[0]

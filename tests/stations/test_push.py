@@ -189,6 +189,22 @@ def test_windows_of_n_events_begin_with_the_last_n_of_each_entity(home: Home, tm
     assert online(home, "recent") == online(other, "recent")
 
 
+def test_pushes_without_rows_and_with_other_numbers_change_no_type(home: Home, tmp_path: Path) -> None:
+    rows, key = simulate(300), pl.col("destination")
+    batch(home, rows, T)
+    stream = Pusher(spec(), "day", home)
+    stream.begin(ended(rows, T - DAY, T), place=0, since=T - DAY, until=T)
+    stream.push(rows.clear().with_columns(key.cast(pl.String)), place=1)  # as an empty CSV is read
+    first, last = ended(rows, T, T + 3 * HOUR), ended(rows, T + 3 * HOUR, T + 6 * HOUR)
+    stream.push(first.with_columns(key.cast(pl.UInt64)), place=2)
+    with pytest.raises(DataError, match=r"Entity 'stop' of 'day' was Int64 so far and is Float64 now; \d\.5 cannot"):
+        stream.push(last.with_columns(key + 0.5), place=3)
+    stream.push(last.with_columns(key.cast(pl.Float64)), place=3, until=T + 6 * HOUR)
+    other = Home(tmp_path / "other")
+    batch(other, rows, T + 6 * HOUR)
+    assert online(home) == online(other)
+
+
 def test_windows_are_begun_once_and_before_anything_is_pushed(home: Home) -> None:
     stream = Pusher(spec(), "day", home)
     with pytest.raises(NotFound, match=r"windows 'day' were not begun. Give Pusher.begin\(\)"):
