@@ -7,15 +7,16 @@ order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from ferroflow.core.errors import SpecError
+from ferroflow.core.errors import DataError, SpecError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +35,7 @@ _SLICE = 250_000
 _A_DAY = 86_400_000_000
 _FURTHEST = 2**63 - 1
 _FEW = 2**31
+_WIDE = (pl.UInt64, pl.Int128, pl.UInt128)
 _NUMBERS = (pl.Int64, pl.Int32, pl.Int16, pl.Int8, pl.UInt32, pl.UInt16, pl.UInt8)
 
 
@@ -51,6 +53,7 @@ class View:
         known: further columns of moments that must not be after the entity row's time either; a row without one of
             them was never known. They decide whether a row may be used, not which one is the latest.
         name: what messages call the view.
+        place: what messages call the files that the rows are read from.
     """
 
     rows: pl.LazyFrame
@@ -61,6 +64,7 @@ class View:
     ttl: timedelta | None = None
     known: Sequence[str] = ()
     name: str = "view"
+    place: str = "its files"
 
 
 def join_as_of(entities: pl.LazyFrame, time: str, views: Sequence[View]) -> pl.LazyFrame:
@@ -73,6 +77,7 @@ def join_as_of(entities: pl.LazyFrame, time: str, views: Sequence[View]) -> pl.L
 
     Raises:
         SpecError: keys of two types that cannot be compared.
+        DataError: stored rows that cannot be read.
     """
     return joined(entities.collect(), time, views).lazy()
 
@@ -124,9 +129,31 @@ def in_utc(frame: pl.LazyFrame, *columns: str) -> pl.LazyFrame:
     return frame.with_columns(converted) if converted else frame
 
 
+@contextmanager
+def reading(owner: str, place: str) -> Iterator[None]:
+    """Say whose rows could not be read, and from where, when Polars cannot read them.
+
+    Raises:
+        DataError: in place of Polars' error.
+    """
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        for advice in (", hint:", ", consider"):  # on Polars' own options, which nobody here can set
+            reason = reason.partition(advice)[0]
+        further = "; a file with further columns needs a first file that says when its rows were known"
+        raise DataError(
+            f"{owner} could not be read from {place}: {reason}. Where it has several files, the first by path decides "
+            f"on columns and types{further if 'extra column' in reason else ''}. Write them alike."
+        ) from error
+
+
 def between(rows: pl.LazyFrame, column: str, first: datetime | None, last: datetime | None) -> pl.LazyFrame:
     """The rows of a span, bounds included, by a condition on the stored type: files can be skipped by it."""
     kind = rows.collect_schema()[column]
+    if kind == pl.Null:  # as an empty file has it
+        return rows.limit(0) if first is not None or last is not None else rows
     for bound, upper in ((first, False), (last, True)):
         if bound is not None:
             limit = _limit(bound, kind, upper)
@@ -174,7 +201,8 @@ def _features(view: View, entities: pl.DataFrame, time: str) -> list[pl.Series]:
         *(pl.col(column).alias(name) for column, name in zip(view.known, known, strict=True)),
         *(pl.col(there).alias(f"{_FEATURE}{number}") for number, there in enumerate(view.features.values())),
     )
-    rows = stored.collect()
+    with reading(f"View {view.name!r}", view.place):
+        rows = stored.collect()
     narrow = in_utc(rows.lazy().select(*keys, *order, *known).with_row_index(_ROW), *order, *known)
     narrow = narrow.drop_nulls([*keys, _TIME, *known])
     if known:
@@ -297,8 +325,9 @@ def _micros(times: pl.Series) -> Numbers:
 def _comparable(view: View, asked: Mapping[str, pl.DataType], here: str, there: str) -> tuple[pl.Expr, pl.Expr]:
     """A key of the entity rows and of the stored rows, in a type that both can have.
 
-    Whole numbers meet as Int64. A float column (what pandas makes of whole numbers beside a null) meets them too: what
-    is no whole number matches nothing, and neither does what is too large for the float to tell from its neighbours.
+    Whole numbers meet as Int64, or as Int128 where both sides may be beyond that. A float column (what pandas makes of
+    whole numbers beside a null) meets them too: what is no whole number matches nothing, and neither does what is too
+    large for the float to tell from its neighbours. A column without a type is one without values, and meets nothing.
     """
     left, right = asked[here], view.rows.collect_schema()[there]
     one, other = pl.col(here), pl.col(there)
@@ -309,6 +338,10 @@ def _comparable(view: View, asked: Mapping[str, pl.DataType], here: str, there: 
         return one.cast(pl.String), other.cast(pl.String)
     if left == pl.Null:
         return one.cast(right), other
+    if right == pl.Null:
+        return one, other.cast(left)
+    if left in _WIDE and right in _WIDE:
+        return one.cast(pl.Int128, strict=False), other.cast(pl.Int128, strict=False)
     if (left.is_integer() or left.is_float()) and (right.is_integer() or right.is_float()):
         return _whole(one, left), _whole(other, right)
     raise SpecError(

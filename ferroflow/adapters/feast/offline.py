@@ -8,6 +8,7 @@ of the same time the one created last wins; and a row that says when it became k
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
@@ -26,8 +27,9 @@ from feast.utils import (
     compute_non_entity_date_range,
 )
 
-from ferroflow.adapters.feast.asof import View, between, in_utc, join_as_of, joined, latest
-from ferroflow.adapters.feast.scans import Place, arrow_types, at, checked, fitting, place, timed
+from ferroflow.adapters.feast.added import fitting, layout
+from ferroflow.adapters.feast.asof import View, between, in_utc, join_as_of, joined, latest, reading
+from ferroflow.adapters.feast.scans import Place, arrow_types, at, checked, place, stored_names, timed
 from ferroflow.core.errors import SpecError, UsageError
 
 __all__ = [
@@ -166,9 +168,9 @@ class PolarsOfflineStore(OfflineStore):
         ]
         if entity_df is None:
             span = compute_non_entity_date_range(list(wanted), start_date=start_date, end_date=end_date)
-            entities = _Entities(_all_entities(views, *span))
+            entities = _Entities(_all_entities(views, *span), views)
         else:
-            entities = _Entities(_lazy(entity_df, views))
+            entities = _Entities(_lazy(entity_df, views), views if isinstance(entity_df, str) else ())
         computed = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
         entities.check(views, [] if entity_df is None else computed)
         return PolarsRetrievalJob(
@@ -196,13 +198,13 @@ class PolarsOfflineStore(OfflineStore):
         When a row became known plays no part: what is stored is known by now.
         """
         order = [timestamp_field, *([created_timestamp_column] if created_timestamp_column else [])]
-        rows = _pulled(config, data_source, join_key_columns, feature_name_columns, order)
+        columns = (join_key_columns, feature_name_columns, order)
 
-        def query() -> pl.DataFrame:
-            inside = in_utc(between(rows(), timestamp_field, start_date, end_date), *order)
+        def query(stored: pl.LazyFrame) -> pl.DataFrame:
+            inside = in_utc(between(stored, timestamp_field, start_date, end_date), *order)
             return _with_dummy(latest(inside, join_key_columns, order), join_key_columns)
 
-        return PolarsRetrievalJob(query, time=timestamp_field, repo_path=config.repo_path)
+        return _pulled(config, data_source, columns, query)
 
     @staticmethod
     def pull_all_from_table_or_query(
@@ -217,13 +219,13 @@ class PolarsOfflineStore(OfflineStore):
     ) -> PolarsRetrievalJob:
         """All rows between two moments, both included."""
         order = [timestamp_field, *([created_timestamp_column] if created_timestamp_column else [])]
-        rows = _pulled(config, data_source, join_key_columns, feature_name_columns, order)
+        columns = (join_key_columns, feature_name_columns, order)
 
-        def query() -> pl.DataFrame:
-            inside = in_utc(between(rows(), timestamp_field, start_date, end_date), *order)
+        def query(stored: pl.LazyFrame) -> pl.DataFrame:
+            inside = in_utc(between(stored, timestamp_field, start_date, end_date), *order)
             return _with_dummy(inside.collect(), join_key_columns)
 
-        return PolarsRetrievalJob(query, time=timestamp_field, repo_path=config.repo_path)
+        return _pulled(config, data_source, columns, query)
 
     @staticmethod
     def offline_write_batch(
@@ -231,22 +233,17 @@ class PolarsOfflineStore(OfflineStore):
     ) -> None:
         """Add rows to a view whose source is a folder: one more file in it.
 
+        The first file has the view's columns in the types of its fields; later ones those of the files there.
+
         Raises:
-            UsageError: the columns are not those of the view and its files, or a value does not fit its type.
+            UsageError: the columns are not those of the view and its files, a value does not fit its type, or rows
+                have no key or no event time.
             SpecError: the view's source is no folder.
             DataError: the files there cannot be read.
         """
-        source = feature_view.batch_source
-        before = _before(source)
-        keys = [key.name for key in feature_view.entity_columns if key.name != DUMMY_ENTITY_ID]
-        names = [*keys, *(field.name for field in feature_view.features), source.timestamp_field]
-        columns = [before.get(name, name) for name in [*names, source.created_timestamp_column] if name]
-        where = place(source, config.repo_path)
-        # Feast hands rows over with the mapping done, or not: push does it, a direct call does not.
-        given = [before.get(name, name) for name in table.column_names]
-        if len(set(given)) == len(given):
-            table = table.rename_columns(given)
-        where.add(fitting(table, list(dict.fromkeys(columns)), where, feature_view.name), feature_view.name)
+        where = place(feature_view.batch_source, config.repo_path)
+        guard = getattr(config.offline_store, "available_at_column", None)
+        where.add(fitting(table, layout(feature_view, guard), where), feature_view.name)
         if progress:
             progress(table.num_rows)
 
@@ -260,8 +257,9 @@ class PolarsOfflineStore(OfflineStore):
 class _Entities:
     """Entity rows that are read once, when they are needed."""
 
-    def __init__(self, lazy: pl.LazyFrame) -> None:
+    def __init__(self, lazy: pl.LazyFrame, read: Sequence[View] = ()) -> None:
         self._lazy = lazy
+        self._read = read  # the views whose stored rows they are made of
         self._rows: pl.DataFrame | None = None
         self.columns = lazy.collect_schema()
         self.time = _time_column(self.columns)
@@ -269,7 +267,10 @@ class _Entities:
     def rows(self) -> pl.DataFrame:
         """The rows as they were given."""
         if self._rows is None:
-            self._rows = self._lazy.collect()
+            names = ", ".join(repr(view.name) for view in self._read)
+            places = ", ".join(view.place for view in self._read)
+            with reading(f"The entities of {names}", places) if names else nullcontext():
+                self._rows = self._lazy.collect()
         return self._rows
 
     def metadata(self, refs: list[str]) -> RetrievalMetadata:
@@ -299,17 +300,11 @@ class _Entities:
                     raise RequestDataNotFoundInEntityDfException(feature_name=name, feature_view_name=view.name)
 
 
-def _before(source: FileSource) -> dict[str, str]:
-    """Name in Feast -> stored column."""
-    return {mapped: column for column, mapped in (source.field_mapping or {}).items()}
-
-
 def _view(view: FeatureView, features: Sequence[str], full_names: bool, config: RepoConfig, by_created: bool) -> View:
     """A Feast view as the join takes it: stored columns before the field mapping, entity columns after the key map."""
     source = view.batch_source
-    before = _before(source)
+    before = stored_names(source)
     where = place(source, config.repo_path)
-    rows = where.scan()
     asked = view.projection.join_key_map or {}
     prefix = f"{view.projection.name_alias or view.name}__" if full_names else ""
     names = [key.name for key in view.entity_columns if key.name != DUMMY_ENTITY_ID]
@@ -318,8 +313,10 @@ def _view(view: FeatureView, features: Sequence[str], full_names: bool, config: 
     time, created = (before.get(name, name) for name in (source.timestamp_field, source.created_timestamp_column))
     known = [created] if by_created and created else []
     guard = getattr(config.offline_store, "available_at_column", None)
-    if guard and (column := before.get(guard, guard)) in rows.collect_schema() and column != time:
-        known.append(column)
+    guard = before.get(guard, guard) if guard else None
+    rows = where.scan(guard)
+    if guard in rows.collect_schema() and guard != time:
+        known.append(guard)
     needed = [*keys.values(), *wanted.values(), time, *([created] if created else [])]
     return View(
         rows=checked(rows, needed, f"View {view.name!r}", where),
@@ -330,6 +327,7 @@ def _view(view: FeatureView, features: Sequence[str], full_names: bool, config: 
         ttl=view.ttl or None,  # zero: no limit
         known=known,
         name=view.name,
+        place=where.name,
     )
 
 
@@ -356,6 +354,8 @@ def _all_entities(views: Sequence[View], start: datetime, end: datetime) -> pl.L
     for view in views:
         rows = between(view.rows, view.time, start, end)
         for column in view.known:
+            if rows.collect_schema()[column] == pl.String:  # as the join reads it
+                rows = in_utc(rows, column)
             rows = between(rows, column, None, end)
         keys = [pl.col(there).alias(here) for here, there in view.keys.items()]
         if keys:
@@ -376,19 +376,23 @@ def _time_column(kinds: Mapping[str, pl.DataType]) -> str:
 
 
 def _pulled(
-    config: RepoConfig, source: FileSource, keys: Sequence[str], features: Sequence[str], order: Sequence[str]
-) -> Callable[[], pl.LazyFrame]:
-    """The rows to pull; no features named means all columns, as Feast has it."""
-    where = place(source, config.repo_path)
+    config: RepoConfig,
+    source: FileSource,
+    columns: tuple[Sequence[str], Sequence[str], Sequence[str]],
+    query: Callable[[pl.LazyFrame], pl.DataFrame],
+) -> PolarsRetrievalJob:
+    """A query of a source's keys, features and times; no features named means all columns, as Feast has it."""
+    keys, features, order = columns
+    where, owner = place(source, config.repo_path), f"The source {source.name!r}"
 
-    def rows() -> pl.LazyFrame:
+    def answer() -> pl.DataFrame:
         stored = where.scan()
-        columns = dict.fromkeys([*keys, *(features or stored.collect_schema()), *order])
-        owner = f"The source {source.name!r}"
-        wanted = checked(stored, list(columns), owner, where).select(list(columns))
-        return timed(wanted, order[0], owner, where)
+        names = list(dict.fromkeys([*keys, *(features or stored.collect_schema()), *order]))
+        wanted = checked(stored, names, owner, where).select(names)
+        with reading(owner, where.name):
+            return query(timed(wanted, order[0], owner, where))
 
-    return rows
+    return PolarsRetrievalJob(answer, time=order[0], repo_path=config.repo_path)
 
 
 def _with_dummy(rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:

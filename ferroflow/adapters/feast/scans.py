@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote
 
 import polars as pl
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from feast.data_format import ParquetFormat
 from feast.infra.offline_stores.file_source import FileSource
 
-from ferroflow.core.errors import DataError, SpecError, UsageError
+from ferroflow.core.errors import DataError, SpecError
 
 _REMOTE = ("s3://", "gs://", "gcs://", "az://", "abfs://", "abfss://")
 
@@ -54,10 +54,13 @@ class Place:
     def _pattern(self) -> bool:
         return glob.has_magic(self.address) and (self.remote or not Path(self.address).exists())
 
-    def scan(self) -> pl.LazyFrame:
+    def scan(self, guard: str | None = None) -> pl.LazyFrame:
         """All rows, lazily; folders in the order of their files' paths, partitions as columns.
 
-        The place's own path gives no columns, whatever its folders are called.
+        The place's own path gives no columns, whatever its folders are called. The first file decides on columns and
+        types: others may have narrower numbers and times of other units and zones, and further columns, which are left
+        out. But where the first file has no ``guard``, a file with further columns is an error when the rows are read:
+        one of these may be the guard, and to leave it out would let its rows be used too early.
 
         Raises:
             AbsentError: nothing is there.
@@ -65,10 +68,10 @@ class Place:
         """
         target, many = self._target()
         above = self._above() if many else frozenset()
-        rows = self._scan(target, many, hive=many)
+        rows = self._scan(target, many, many, guard)
         if above.isdisjoint(rows.collect_schema()):
             return rows
-        plain = self._scan(target, many, hive=False)
+        plain = self._scan(target, many, False, guard)
         stored = plain.collect_schema()
         if set(rows.collect_schema()) <= {*stored, *above}:
             return plain
@@ -79,10 +82,23 @@ class Place:
             )
         return rows.drop(above, strict=False)
 
-    def _scan(self, target: str, many: bool, hive: bool) -> pl.LazyFrame:
+    def _scan(self, target: str, many: bool, hive: bool, guard: str | None) -> pl.LazyFrame:
+        def scanned(fine: bool, surplus: bool) -> pl.LazyFrame:
+            return pl.scan_parquet(
+                target,
+                glob=many,
+                hive_partitioning=hive,
+                storage_options=self.options or None,
+                cast_options=_widening(fine),
+                extra_columns="ignore" if surplus else "raise",
+            )
+
         try:
-            rows = pl.scan_parquet(target, glob=many, hive_partitioning=hive, storage_options=self.options or None)
-            rows.collect_schema()
+            rows = scanned(True, guard is None)
+            first = rows.collect_schema()
+            wanted = _fine(first), guard is None or guard in first
+            if many and wanted != (True, guard is None):
+                rows = scanned(*wanted)
         except FileNotFoundError as error:
             raise self._missing() from error
         except OSError as error:
@@ -169,8 +185,15 @@ class Place:
         return (f"{glob.escape(str(path))}/**/*.parquet", True) if path.is_dir() else (str(path), False)
 
     def _missing(self) -> AbsentError:
+        if self._pattern or self.address.endswith(".parquet"):  # as all views of Ferroflow's own
+            return AbsentError(
+                f"The offline store has no {self.name}. Refresh the features first: run the train or ingest flow; or, "
+                f"if the source is your own, write its file."
+            )
         return AbsentError(
-            f"The offline store has no {self.name}. Refresh the features first: run the train or ingest flow."
+            f"The offline store has no {self.name}, or no Parquet file is in it. Feast's write_to_offline_store and "
+            f"push compare rows with files that are there already; write the first file with "
+            f"PolarsOfflineStore.offline_write_batch(store.config, view, table, None)."
         )
 
 
@@ -189,6 +212,11 @@ def place(source: Any, repo_path: Any) -> Place:
     return at(source.path, source.s3_endpoint_override, repo_path)
 
 
+def stored_names(source: Any) -> dict[str, str]:
+    """Name in Feast -> stored column."""
+    return {mapped: column for column, mapped in (source.field_mapping or {}).items()}
+
+
 def at(uri: str, endpoint: str | None, repo_path: Any) -> Place:
     """A path or an address, with the endpoint of an S3 server other than Amazon's."""
     address = str(FileSource.get_uri_for_file_path(repo_path, uri.removeprefix("file://")))
@@ -198,6 +226,23 @@ def at(uri: str, endpoint: str | None, repo_path: Any) -> Place:
         if endpoint.startswith("http://"):
             options["aws_allow_http"] = "true"
     return Place(address, options)
+
+
+def _fine(kinds: pl.Schema) -> bool:
+    """Whether all times are as fine as those that the joins look at, which are microseconds."""
+    return all(kind.time_unit != "ms" for kind in kinds.values() if isinstance(kind, pl.Datetime))
+
+
+def _widening(fine: bool) -> pl.ScanCastOptions:
+    """What files may be cast by: nothing is lost that a join looks at.
+
+    Nanoseconds may become microseconds, but no milliseconds, which would make a time earlier.
+    """
+    times: list[Literal["millisecond-upcast", "microsecond-upcast", "convert-timezone", "nanosecond-downcast"]]
+    times = ["millisecond-upcast", "microsecond-upcast", "convert-timezone"]
+    if fine:
+        times.append("nanosecond-downcast")
+    return pl.ScanCastOptions(integer_cast="upcast", float_cast="upcast", datetime_cast=times)
 
 
 def checked(rows: pl.LazyFrame, columns: Sequence[str], owner: str, where: Place) -> pl.LazyFrame:
@@ -231,46 +276,11 @@ def timed(rows: pl.LazyFrame, column: str, owner: str, where: Place) -> pl.LazyF
     return rows
 
 
-def fitting(table: pa.Table, columns: Sequence[str], where: Place, view: str) -> pa.Table:
-    """Rows to be added, in the order and types of those that are there already.
-
-    Raises:
-        UsageError: columns are missing or too many, or values do not fit.
-        DataError: what is there cannot be read.
-    """
-    try:
-        kinds = where.scan().collect_schema()
-    except AbsentError:
-        kinds = None
-    expected = list(columns) if kinds is None else list(kinds)
-    absent = [column for column in dict.fromkeys([*expected, *columns]) if column not in table.column_names]
-    beyond = [column for column in table.column_names if kinds is not None and column not in expected]
-    if absent or beyond:
-        raise UsageError(
-            f"Rows for view {view!r} lack the columns {absent} and have {beyond} too many. "
-            f"{where.name} has {expected}. Give exactly these."
-        )
-    if kinds is None:
-        return table
-    ordered = table.select(expected)
-    try:
-        return ordered.cast(_arrow(kinds, ordered.schema))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise UsageError(f"Rows for view {view!r} do not fit the types in {where.name}: {error}. Cast them.") from error
-
-
 def arrow_types(rows: pl.LazyFrame) -> pa.Schema:
     """The rows' columns and types as Feast takes them: texts as ``string``."""
     schema = pl.DataFrame(schema=rows.collect_schema()).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
     plain = {pa.large_string(): pa.string(), pa.large_binary(): pa.binary()}
     return pa.schema([(kind.name, plain.get(kind.type, kind.type)) for kind in schema])
-
-
-def _arrow(kinds: pl.Schema, given: pa.Schema) -> pa.Schema:
-    """The stored types; a column that Polars reads as the same type keeps its own."""
-    stored = arrow_types(pl.LazyFrame(schema=kinds))
-    read = pl.DataFrame(pl.from_arrow(given.empty_table())).schema
-    return pa.schema([given.field(name) if read[name] == kinds[name] else stored.field(name) for name in kinds])
 
 
 @contextmanager

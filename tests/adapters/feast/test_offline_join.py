@@ -236,6 +236,35 @@ def test_a_float_key_that_its_neighbours_are_rounded_to_meets_no_entity(kind: An
     assert other["y"].to_list() == [1.0, None, None]
 
 
+@pytest.mark.parametrize(("stored", "asked"), [(pl.UInt64, pl.Int128), (pl.Int128, pl.UInt64), (pl.UInt64, pl.UInt128)])
+def test_whole_numbers_beyond_64_bits_meet_and_never_meet_their_neighbours(stored: Any, asked: Any) -> None:
+    numbers = [2**63 + 5, 2**64 - 1, 1]
+    rows = pl.LazyFrame({"n": pl.Series(numbers, dtype=stored), "at": [START] * 3, "x": [1.0, 2.0, 3.0]})
+    wanted = [2**64 - 1, 2**63 + 4, 1, 2**63 + 5, None]
+    entities = pl.LazyFrame({"n": pl.Series(wanted, dtype=asked), "moment": [at(1)] * 5})
+    result = join_as_of(entities, "moment", [View(rows, {"n": "n"}, {"y": "x"}, "at")]).collect()
+    assert result["y"].to_list() == [2.0, None, 3.0, 1.0, None]
+    small = pl.LazyFrame({"n": [-(2**63) + 5, 1], "moment": [at(1)] * 2})
+    assert join_as_of(small, "moment", [View(rows, {"n": "n"}, {"y": "x"}, "at")]).collect()["y"].to_list() == [None, 3]
+
+
+@pytest.mark.parametrize("kind", [pl.Int64, pl.String, pl.Float64, pl.Categorical, pl.Null])
+def test_keys_and_times_of_files_without_any_value_meet_nothing(kind: Any) -> None:
+    asked = pl.LazyFrame({"n": pl.Series([None, None], dtype=kind), "moment": [at(1)] * 2})
+    full = pl.LazyFrame({"n": [1, None], "at": [START] * 2, "x": [1.0, 2.0]})
+    keyless = pl.LazyFrame(
+        {"n": [None], "at": [START], "x": [1.0]}, schema={"n": pl.Null, "at": UTC_TIME, "x": pl.Float64}
+    )
+    timeless = full.with_columns(at=None)
+    for rows, keys in ((keyless, {"n": "n"}), (timeless, {}), (keyless.clear(), {"n": "n"})):
+        result = join_as_of(asked, "moment", [View(rows, keys, {"y": "x"}, "at", "at", timedelta(1), ["at"])]).collect()
+        assert result["y"].to_list() == [None, None]
+    if kind == pl.Int64:
+        result = join_as_of(asked.with_columns(n=1), "moment", [View(keyless, {"n": "n"}, {"y": "x"}, "at")]).collect()
+        assert result["y"].to_list() == [None, None]
+        assert between(timeless, "at", START, None).collect().is_empty()
+
+
 def test_keys_of_types_that_cannot_be_compared_are_refused_by_name() -> None:
     view = View(frame([]), {"left": "one"}, {"y": "x"}, "at", name="rides")
     asked = pl.LazyFrame({"left": ["1"], "moment": [START]})
