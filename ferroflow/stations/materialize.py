@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from ferroflow.adapters.feast import marks
-from ferroflow.adapters.feast.bulk_rows import replacing
+from ferroflow.adapters.feast.bulk_rows import FOREVER, Replacement, replacing
 from ferroflow.adapters.feast.plan import ReadPlan, Rows
 from ferroflow.adapters.feast.reader import open_rows
 from ferroflow.adapters.feast.rows import Watermark
@@ -32,6 +32,7 @@ from ferroflow.core.fingerprint import fingerprint
 from ferroflow.core.spec import PipelineSpec
 from ferroflow.stations import offline
 from ferroflow.stations.offline import INGESTED_AT
+from ferroflow.stations.push import pushes_go_on
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -159,7 +160,7 @@ def _bring(stores: _Stores, view: StoredFeatures, as_of: datetime, lookback: tim
     start, is_earlier = _start(rows, view, as_of, reached, lookback), _is_earlier(event, mark, done)
     # What an earlier definition, or another home, put there is no newer value of this one.
     others = not is_same and not is_earlier and mark is not None and mark.ingested is not None
-    with replacing(done.features if done is not None else ()) if others else nullcontext():
+    with replacing(_replaced(stores, view, done, event) if others else None):
         written = 0 if start is None else _write(stores, view, start, as_of)
     if is_earlier:  # of what came since, it left later events alone
         marks.advance(stores.plan, view.name, event)
@@ -191,6 +192,12 @@ def _reached(mark: Watermark | None, done: _Done) -> Watermark | None:
     if mark is None or mark.ingested is None or done.ingested is None:
         return None
     return Watermark(min(mark.event, done.event), min(mark.ingested, done.ingested))
+
+
+def _replaced(stores: _Stores, view: StoredFeatures, done: _Done | None, event: int) -> Replacement:
+    """All that the view has online, but not what was pushed later than this run by its definition of now."""
+    pushed = pushes_go_on(stores.spec, view.name, stores.home)
+    return Replacement(done.features if done is not None else (), event if pushed else FOREVER)
 
 
 def _is_there(stores: _Stores, view: StoredFeatures, rows: pl.LazyFrame, reached: Watermark) -> bool:

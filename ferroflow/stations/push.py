@@ -9,7 +9,7 @@ moment, what a materialization made of all accepted rows holds against what was 
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from ferroflow.adapters.home import Home
 from ferroflow.adapters.locks import locked
 from ferroflow.adapters.storage import parse_record, write_record
 from ferroflow.core.durations import duration
-from ferroflow.core.errors import DataError, NotFound, UsageError
+from ferroflow.core.errors import DataError, NotFound, SpecError, UsageError
 from ferroflow.core.features import AVAILABLE_AT
 from ferroflow.core.spans import TimeSpan
 from ferroflow.core.spec import PipelineSpec
@@ -72,7 +72,7 @@ class Pusher:
         self.spec = spec
         self.windows = _windows(spec, view)
         self.home = home
-        self.file = home.offline(spec.name) / "pushed" / f"{view}.json"
+        self.file = _file(home, spec, view)
 
     def begin(
         self,
@@ -178,6 +178,21 @@ class Pusher:
         from ferroflow.adapters.feast.store import online_plan
 
         return online_plan(self.spec, self.home)
+
+
+def pushes_go_on(spec: PipelineSpec, view: str, home: Home) -> bool:
+    """Whether events are pushed to a view as it is now defined: then what was pushed is no older definition's."""
+    windows = {part.name: part for part in spec.stored if isinstance(part, WindowFeatures)}.get(view)
+    if windows is None:
+        return False
+    with suppress(NotFound, SpecError, DataError):
+        WindowState.from_json(windows, _read(_file(home, spec, view), windows).state)
+        return True
+    return False
+
+
+def _file(home: Home, spec: PipelineSpec, view: str) -> Path:
+    return home.offline(spec.name) / "pushed" / f"{view}.json"
 
 
 def _windows(spec: PipelineSpec, view: str) -> WindowFeatures:

@@ -21,11 +21,16 @@ from ferroflow.adapters.feast.reader import open_rows
 from ferroflow.adapters.feast.rows import Watermark
 from ferroflow.adapters.feast.store import online_plan
 from ferroflow.adapters.home import Home
+from ferroflow.core import aggregates
+from ferroflow.core.aggregates import Aggregate
+from ferroflow.core.definitions import feature
 from ferroflow.core.features import stored
 from ferroflow.core.spec import PipelineSpec
+from ferroflow.core.windows import windows
 from ferroflow.stations import offline
 from ferroflow.stations.features import refresh_offline
 from ferroflow.stations.materialize import materialize
+from ferroflow.stations.push import Pusher
 from tests.engines import postgres_server, redis_server
 from tests.rides import START, accept, arrivals, departures, pipeline, simulate, summary
 
@@ -183,6 +188,46 @@ def test_a_home_that_begins_on_a_server_of_another_one_believes_none_of_its_rows
     few = ROWS.filter(pl.col("destination") != 3)
     assert bring(other, ARRIVALS, rows=few) == {"arrivals": 4}
     assert sorted(online(other, ARRIVALS)) == [1, 2, 4, 5]
+
+
+@feature
+def rides() -> Aggregate:
+    return aggregates.count()
+
+
+@pytest.mark.parametrize("window", ["24h", "12h"], ids=["by the same definition", "by another one"])
+def test_what_was_pushed_later_stays_where_it_was_pushed_by_the_definition_of_now(
+    there: Home, code: Callable[[str], None], window: str
+) -> None:
+    def spec(last: str) -> PipelineSpec:
+        return pipeline(
+            features=(
+                windows(
+                    "arrivals",
+                    entity="stop",
+                    on="destination",
+                    time="ended",
+                    last=last,
+                    every="6h",
+                    ttl="2d",
+                    features=(rides,),
+                ),
+            )
+        )
+
+    code("one")
+    done = ROWS.filter(pl.col("ended") < AS_OF)
+    bring(there, spec("24h"), rows=done)
+    pusher = Pusher(spec("24h"), "arrivals", there)
+    pusher.begin(done.filter(pl.col("destination") != 5), place=0, until=AS_OF)
+    later = done.head(1).with_columns(destination=pl.lit(1, pl.Int64), ended=AS_OF + HOUR, row_id=pl.lit("later"))
+    pusher.push(later.select(done.columns).cast(done.schema), place=1, until=AS_OF + 6 * HOUR)
+    pushed = online(there, spec("24h"), "rides")
+    code("two")
+    bring(there, spec(window), rows=done.filter(pl.col("destination") != 5))
+    found = online(there, spec("24h"), "rides")
+    assert 5 in pushed and 5 not in found
+    assert (found[1] == pushed[1]) == (window == "24h")
 
 
 def test_other_views_of_the_same_entity_keep_theirs(there: Home, code: Callable[[str], None]) -> None:

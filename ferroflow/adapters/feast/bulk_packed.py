@@ -16,7 +16,7 @@ from feast.repo_config import RepoConfig
 from feast.value_type import ValueType
 
 from ferroflow.adapters.feast import encode, online
-from ferroflow.adapters.feast.bulk_rows import SLICE, LatestRows, Progress, replaced
+from ferroflow.adapters.feast.bulk_rows import SLICE, LatestRows, Progress, replacement
 from ferroflow.adapters.feast.packed import Key, PackedStore
 from ferroflow.adapters.feast.rows import Kind, RowLayout
 from ferroflow.core.errors import DataError
@@ -57,7 +57,7 @@ def write(config: RepoConfig, view: FeatureView, rows: LatestRows, progress: Pro
     keys = key_column(rows)
     order = pc.sort_indices(keys)  # neighbours of the file's tree one after the other
     keys, rows = keys.take(order), rows.taken(np.asarray(order))
-    layout = online.row_layout(view)
+    layout, replaced = online.row_layout(view), replacement()
     with PackedStore(online.store_file(config, view)) as store:
         return store.write_packed(
             online.view_name(config, view),
@@ -67,7 +67,7 @@ def write(config: RepoConfig, view: FeatureView, rows: LatestRows, progress: Pro
             array("q", _created(rows).tobytes()),
             (blob for part in rows.slices() for blob in packed_rows(layout, part)),
             progress,
-            replace=replaced() is not None,
+            None if replaced is None else replaced.until,
         )
 
 

@@ -24,7 +24,7 @@ from feast.repo_config import RepoConfig
 from psycopg import Connection, Cursor, OperationalError, Rollback, sql
 from psycopg.errors import LockNotAvailable
 
-from ferroflow.adapters.feast.bulk_rows import LatestRows, Progress, replaced
+from ferroflow.adapters.feast.bulk_rows import FOREVER, LatestRows, Progress, replacement
 from ferroflow.adapters.feast.encode import NULL_TIME, Ints, fixed_width, values_and_texts
 
 _HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
@@ -58,6 +58,10 @@ WHERE (excluded.event_ts, coalesce(excluded.created_ts, '-infinity'))
 """
 
 
+_REPLACED = """
+DELETE FROM {table} WHERE %s::bigint = %s::bigint OR event_ts IS NULL
+    OR event_ts <= timestamptz 'epoch' + %s * interval '1 microsecond'
+"""
 _IS_EMPTY = "SELECT NOT EXISTS (SELECT FROM {table})"
 # Other writers wait until we are done; readers do not. Where one is at work already, nobody waits: we upsert.
 _LOCK = "LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE NOWAIT"
@@ -121,8 +125,8 @@ def _table(config: RepoConfig, view: FeatureView) -> str:
 def _upserted(connection: Connection, table: str, rows: LatestRows, progress: Progress) -> int:
     ordered, distinct = _in_order(rows)
     place, features = sql.Identifier(table), list(rows.features)
-    if replaced() is not None:
-        connection.execute(sql.SQL("DELETE FROM {}").format(place))
+    if (replaced := replacement()) is not None:
+        connection.execute(sql.SQL(_REPLACED).format(table=place), (replaced.until, FOREVER, replaced.until))
     statement = sql.SQL(_INSERT if distinct and _is_ours(connection, place) else _UPSERT).format(table=place)
 
     def send(cursor: Cursor, records: bytes) -> int:

@@ -19,8 +19,9 @@ from feast.infra.online_stores.helpers import _mmh3
 from feast.infra.online_stores.redis import RedisOnlineStore, _versioned_fv_name
 from feast.repo_config import RepoConfig
 
-from ferroflow.adapters.feast.bulk_rows import LatestRows, Progress, replaced
+from ferroflow.adapters.feast.bulk_rows import FOREVER, LatestRows, Progress, Replacement, replacement
 from ferroflow.adapters.feast.encode import timestamp_bytes
+from ferroflow.adapters.feast.values import event_time
 
 ENTITIES = 200
 """Entities a call: Redis serves nobody else while a script runs."""
@@ -58,7 +59,13 @@ local function older(stamp, created, known, known_created)
   end
   return (tonumber(created) or -math.huge) < (created_of(known_created, known) or -math.huge)
 end
-local lifetime, replace, width = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[3])
+local function replaced(stamp, until_seconds, until_nanos)
+  local seconds, nanos = moment(stamp)
+  return seconds < until_seconds or (seconds == until_seconds and nanos <= until_nanos)
+end
+local lifetime, width = tonumber(ARGV[1]), tonumber(ARGV[3])
+local until_seconds, until_nanos = string.match(ARGV[2], '(%-?%d+) (%d+)')
+until_seconds, until_nanos = tonumber(until_seconds), tonumber(until_nanos)
 local pairs_of = {}
 for place = 1, width + 2 do pairs_of[2 * place - 1] = ARGV[3 + place] end
 local stamp_field, created_field = ARGV[4 + width], ARGV[5 + width]
@@ -67,7 +74,8 @@ for number, key in ipairs(KEYS) do
   local start = 5 + width + (number - 1) * (width + 2)
   local stamp, created = ARGV[start + width + 1], ARGV[start + width + 2]
   local known = redis.call('HMGET', key, stamp_field, created_field)
-  if replace or not known[1] or not older(stamp, created, known[1], known[2]) then
+  local free = not known[1] or (until_seconds and replaced(known[1], until_seconds, until_nanos))
+  if free or not older(stamp, created, known[1], known[2]) then
     for place = 1, width + 1 do pairs_of[2 * place] = ARGV[start + place] end
     pairs_of[2 * width + 4] = created .. ' ' .. stamp
     local last = 2 * width + (created == '' and 2 or 4)
@@ -93,8 +101,9 @@ def write(store: RedisOnlineStore, config: RepoConfig, view: FeatureView, rows: 
     name = _versioned_fv_name(view, config)
     fields = [_mmh3(f"{name}:{feature}") for feature in rows.features]
     fields += [f"_ts:{name}".encode(), f"_created:{name}".encode()]
-    before, lifetime = replaced(), config.online_store.key_ttl_seconds or 0
-    head = [b"%d" % lifetime, b"0" if before is None else b"1", b"%d" % len(rows.features), *fields]
+    what, lifetime = replacement(), config.online_store.key_ttl_seconds or 0
+    until = b"" if what is None else b"%d %d" % (what.until // 1_000_000, what.until % 1_000_000 * 1_000)
+    head = [b"%d" % lifetime, until, b"%d" % len(rows.features), *fields]
     project = config.project.encode()
     # A client of one connection, for the raw protocol: whole calls are built as bytes, many are sent ahead.
     with store._get_client(config.online_store).client() as client:
@@ -104,24 +113,31 @@ def write(store: RedisOnlineStore, config: RepoConfig, view: FeatureView, rows: 
         except BaseException:
             connection.disconnect()  # answers may be on their way that nobody reads
             raise
-        if before is not None:
-            gone = [_mmh3(f"{name}:{feature}") for feature in before if feature not in rows.features]
-            _remove_others(client, rows, project, gone, fields)
+        if what is not None:
+            gone = [_mmh3(f"{name}:{feature}") for feature in what.before if feature not in rows.features]
+            _remove_others(client, rows, project, what, gone, fields)
         return written
 
 
 def _remove_others(
-    client: Any, rows: LatestRows, project: bytes, gone: Sequence[bytes], fields: Sequence[bytes]
+    client: Any, rows: LatestRows, project: bytes, what: Replacement, gone: Sequence[bytes], fields: Sequence[bytes]
 ) -> None:
     """Take the view out of the entities that were not written, and features it has no more out of those that were."""
     written = {key + project for part in rows.slices() for key in part.entity_keys()}
-    pattern = b"*" + re.sub(rb"([*?\[\]^\\\\-])", rb"\\\1", project)
+    pattern = b"*" + re.sub(rb"([*?\[\]^\\-])", rb"\\\1", project)
     cursor = 0
     while True:
         cursor, keys = client.scan(cursor, match=pattern, count=_SCANNED, _type="hash")
         pipeline = client.pipeline(transaction=False)
         for key in keys:
-            taken = gone if key in written else [*gone, *fields]
+            pipeline.hget(key, fields[-2])
+        for key, stamp in zip(keys, pipeline.execute(), strict=True):
+            if key in written:
+                taken = gone
+            elif stamp is not None and what.until < FOREVER and event_time(stamp) > what.until:
+                taken = []
+            else:
+                taken = [*gone, *fields]
             if taken:
                 pipeline.hdel(key, *taken)
         pipeline.execute()

@@ -23,29 +23,40 @@ Progress: TypeAlias = Callable[[int], None]
 
 _Result = TypeVar("_Result")
 
-_BEFORE: ContextVar[tuple[str, ...] | None] = ContextVar("features_before", default=None)
+FOREVER = 2**63 - 1
+"""Later than any event, in microseconds since 1970."""
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What rows take the place of."""
+
+    before: tuple[str, ...]
+    """The features that the view had before."""
+    until: int = FOREVER
+    """Rows of later events stay; microseconds since 1970."""
+
+
+_REPLACEMENT: ContextVar[Replacement | None] = ContextVar("replacement", default=None)
 
 
 @contextmanager
-def replacing(features: Sequence[str]) -> Iterator[None]:
-    """Rows written in this block replace all that the online store has of their view, newer rows too.
+def replacing(what: Replacement | None) -> Iterator[None]:
+    """Rows written in this block replace those that the online store has of their view, newer ones too.
 
     For a view whose definition changed: a row of the old one means something else, however new it is. Feast's
-    materialization has no argument to say so.
-
-    Args:
-        features: those that the view had before.
+    materialization has no argument to say so. None: nothing is replaced.
     """
-    token = _BEFORE.set(tuple(features))
+    token = _REPLACEMENT.set(what)
     try:
         yield
     finally:
-        _BEFORE.reset(token)
+        _REPLACEMENT.reset(token)
 
 
-def replaced() -> tuple[str, ...] | None:
-    """Within ``replacing`` the features that the view had before, else None."""
-    return _BEFORE.get()
+def replacement() -> Replacement | None:
+    """What is replaced just now."""
+    return _REPLACEMENT.get()
 
 
 @dataclass(frozen=True)

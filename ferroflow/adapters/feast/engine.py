@@ -33,7 +33,7 @@ from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from feast.utils import _convert_arrow_to_proto, _validate_vector_field_lengths
 from pydantic import BaseModel, SecretStr
 
-from ferroflow.adapters.feast.bulk_rows import SLICE, LatestRows, Progress, replaced
+from ferroflow.adapters.feast.bulk_rows import SLICE, LatestRows, Progress, replacement
 from ferroflow.adapters.feast.encode import NULL_TIME, microseconds
 from ferroflow.core.errors import DataError, FerroflowError, SpecError
 
@@ -102,7 +102,7 @@ class BulkComputeEngine(ComputeEngine):
     def _write(self, view: FeatureView, task: MaterializationTask) -> None:
         started = time.monotonic()
         table = pulled(self.repo_config, self.offline_store, view, task)
-        if not table.num_rows and replaced() is None:
+        if not table.num_rows and replacement() is None:
             _log.info("View %r has no rows between %s and %s.", view.name, task.start_time, task.end_time)
             return
         _validate_vector_field_lengths(table, view)

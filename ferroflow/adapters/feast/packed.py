@@ -94,16 +94,16 @@ class PackedStore:
         created: Sequence[int],
         blobs: Iterable[bytes],
         progress: Callable[[int], Any] | None = None,
-        replace: bool = False,
+        replaced_until: int | None = None,
     ) -> int:
         """Write rows that ``layout`` packed already, in one transaction; ``progress`` is told how many were seen.
 
-        With ``replace`` they are all that the view has afterwards.
+        Given ``replaced_until`` (microseconds since 1970), nothing else is left of the view up to then.
 
         Returns:
             How many rows were written: those that are not older than what the store has.
         """
-        return self._write(view, layout, zip(keys, events, created, blobs, strict=True), progress, replace)
+        return self._write(view, layout, zip(keys, events, created, blobs, strict=True), progress, replaced_until)
 
     def _write(
         self,
@@ -111,13 +111,13 @@ class PackedStore:
         layout: RowLayout,
         rows: Iterable[tuple[Key, int, int, bytes]],
         progress: Callable[[int], Any] | None = None,
-        replace: bool = False,
+        replaced_until: int | None = None,
     ) -> int:
         connection = self._writable()
         with connection:
             connection.execute("BEGIN IMMEDIATE")
-            if replace:
-                connection.execute("DELETE FROM entries WHERE view = ?", (view,))
+            if replaced_until is not None:
+                connection.execute("DELETE FROM entries WHERE view = ? AND event <= ?", (view, replaced_until))
             number = _layout(connection, view, layout)
             entries = ((view, key, event, created, number, blob) for key, event, created, blob in rows)
             written = 0
