@@ -102,7 +102,9 @@ class Search:
             orphans = [trial for trial in known if trial.state == optuna.trial.TrialState.RUNNING]
             for orphan in orphans:
                 study.tell(orphan.number, state=optuna.trial.TrialState.FAIL)
-                study.enqueue_trial(orphan.params or defaults(candidate))
+                # Killed before anything was drawn, it has nothing to be done again: defaults were tried before.
+                if given := orphan.system_attrs.get("fixed_params", {}) | orphan.params:
+                    study.enqueue_trial(given)
             if not known:
                 study.enqueue_trial(defaults(candidate))
             self._studies[name] = study

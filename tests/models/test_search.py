@@ -103,6 +103,18 @@ def test_killed_search_keeps_finished_trials_and_doubles_none(tmp_path: Path) ->
     assert len(set(drawn)) == 6, "no draw is made twice"
 
 
+def test_a_trial_that_was_killed_before_anything_was_drawn_repeats_no_other(tmp_path: Path) -> None:
+    import optuna
+
+    material = fitted(300)[1]
+    Search(tmp_path, [Boosting()], material, Budget(2, 60, 0)).run()
+    study = optuna.load_study(study_name="boosting", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    study.ask()  # and the process is gone
+    found = Search(tmp_path, [Boosting()], material, Budget(4, 60, 0)).run()
+    drawn = [str(trial["params"]) for trial in found.trials]
+    assert len(drawn) == len(set(drawn)) == 4
+
+
 def test_defaults_lie_inside_the_search_space() -> None:
     import optuna
 

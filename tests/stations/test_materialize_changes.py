@@ -42,17 +42,32 @@ STOPS = [1, 2, 3, 4, 5]
 ARRIVALS = pipeline(features=(arrivals,))
 
 
+@pytest.fixture(scope="module")
+def redis_address() -> Iterator[str]:
+    with redis_server() as port:
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+@pytest.fixture(scope="module")
+def postgres_address() -> Iterator[str]:
+    with postgres_server() as address:
+        yield address
+
+
 @pytest.fixture(params=["packed", "redis", "postgres"])
-def there(request: pytest.FixtureRequest, home: Home) -> Iterator[Home]:
-    """A home with each online store."""
+def there(request: pytest.FixtureRequest, home: Home) -> Home:
+    """A home with each online store, empty."""
     if request.param == "packed":
-        yield home
-    elif request.param == "redis":
-        with redis_server() as port:
-            yield Home(home.root, online_store=f"redis://127.0.0.1:{port}/0")
+        return home
+    address: str = request.getfixturevalue(f"{request.param}_address")
+    if request.param == "redis":
+        with redis.Redis.from_url(address) as server:
+            server.flushall()
     else:
-        with postgres_server() as address:
-            yield Home(home.root, online_store=address)
+        with psycopg.connect(address, autocommit=True) as connection:
+            connection.execute("DROP SCHEMA public CASCADE")
+            connection.execute("CREATE SCHEMA public")
+    return Home(home.root, online_store=address)
 
 
 @pytest.fixture
