@@ -16,6 +16,7 @@ import psycopg
 import pytest
 import redis
 
+from ferroflow.adapters.feast.keys import entity_key
 from ferroflow.adapters.feast.packed import PackedStore
 from ferroflow.adapters.feast.reader import open_rows
 from ferroflow.adapters.feast.rows import Watermark
@@ -301,10 +302,15 @@ def test_a_replacement_in_redis_that_is_killed_is_simply_done_again(
         rows = ROWS.filter(pl.col("destination") != 5)
         refresh_offline(seconds, accept(there, rows, "few"), later, there)
         address = there.online_store
+        theirs = b"_ts:arrivals", entity_key(["stop"], ["int64"], [5]) + b"myferroflow"
+        with redis.Redis(port=port) as server:  # of a project whose name ends as ours
+            server.hset(theirs[1], theirs[0], b"\x08\x05")
         done = subprocess.run([sys.executable, "-c", KILLED, there.root, address, where], cwd=ROOT, check=False)
         assert done.returncode == -signal.SIGKILL
         assert 5 in online(there, seconds) and online(there, seconds) != old
         materialize(seconds, later, there)
+        with redis.Redis(port=port) as server:
+            assert server.hget(theirs[1], theirs[0]) == b"\x08\x05"
         anew = Home(tmp_path / "anew")
         bring(anew, seconds, later, rows)
         assert online(there, seconds) == online(anew, seconds) != {}

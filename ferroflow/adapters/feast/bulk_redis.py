@@ -21,6 +21,7 @@ from feast.repo_config import RepoConfig
 
 from ferroflow.adapters.feast.bulk_rows import FOREVER, LatestRows, Progress, Replacement, replacement
 from ferroflow.adapters.feast.encode import timestamp_bytes
+from ferroflow.adapters.feast.keys import is_entity_key
 from ferroflow.adapters.feast.values import event_time
 
 ENTITIES = 200
@@ -127,7 +128,9 @@ def _remove_others(
     pattern = b"*" + re.sub(rb"([*?\[\]^\\-])", rb"\\\1", project)
     cursor = 0
     while True:
-        cursor, keys = client.scan(cursor, match=pattern, count=_SCANNED, _type="hash")
+        cursor, found = client.scan(cursor, match=pattern, count=_SCANNED, _type="hash")
+        # The name of another project may end as ours does: what stands before ours must be an entity's key.
+        keys = [key for key in found if is_entity_key(key.removesuffix(project))]
         pipeline = client.pipeline(transaction=False)
         for key in keys:
             pipeline.hget(key, fields[-2])

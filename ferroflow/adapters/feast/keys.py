@@ -73,6 +73,18 @@ def single_encoder(name: str, kind: KeyKind, tail: bytes = b"") -> Callable[[Any
     return number
 
 
+def is_entity_key(data: bytes) -> bool:
+    """Whether the bytes are one whole serialized entity key."""
+    if len(data) < 4:
+        return False
+    place = 4
+    for _ in range(2 * int.from_bytes(data[:4], "little")):  # each name and each value: type, length, bytes
+        if place + 8 > len(data):
+            return False
+        place += 8 + int.from_bytes(data[place + 4 : place + 8], "little")
+    return place == len(data)
+
+
 def seconds(moment: datetime) -> int:
     """Whole seconds since 1970 of a key that is a time; without a zone it is UTC."""
     aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

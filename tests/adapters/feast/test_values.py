@@ -18,7 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ferroflow.adapters.feast.keys import entity_key, single_encoder
+from ferroflow.adapters.feast.keys import entity_key, is_entity_key, single_encoder
 from ferroflow.adapters.feast.redis_rows import field_name
 from ferroflow.adapters.feast.values import NULL_TIME, decode, event_time, row_decoder
 from ferroflow.core.errors import DataError
@@ -183,6 +183,9 @@ def test_entity_keys_are_feasts_bytes_in_any_order(data: st.DataObject) -> None:
     assert entity_key(names, kinds, values) == expected
     if len(names) == 1:
         assert single_encoder(names[0], kinds[0])(values[0]) == expected
+    assert is_entity_key(expected)
+    assert not is_entity_key(expected + b"my")
+    assert not is_entity_key(expected[:-1])
 
 
 @pytest.mark.parametrize(
