@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -28,6 +29,7 @@ from ferroflow.core.definitions import feature
 from ferroflow.core.features import stored
 from ferroflow.core.spec import PipelineSpec
 from ferroflow.core.windows import windows
+from ferroflow.stations import materialize as station
 from ferroflow.stations import offline
 from ferroflow.stations.features import refresh_offline
 from ferroflow.stations.materialize import materialize
@@ -244,6 +246,26 @@ def test_what_was_pushed_later_stays_where_it_was_pushed_by_the_definition_of_no
     found = online(there, spec("24h"), "rides")
     assert 5 in pushed and 5 not in found
     assert (found[1] == pushed[1]) == (window == "24h")
+
+
+def test_reading_back_waits_longer_than_a_prediction_would(
+    home: Home, postgres_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(postgres_address, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA public CASCADE")
+        connection.execute("CREATE SCHEMA public")
+    real = station._read_back
+
+    def held_up(*given: Any) -> None:
+        with psycopg.connect(postgres_address) as connection:
+            connection.execute("LOCK TABLE ferroflow_arrivals IN ACCESS EXCLUSIVE MODE")
+            release = threading.Timer(2, connection.commit)
+            release.start()
+            real(*given)
+            release.join()
+
+    monkeypatch.setattr(station, "_read_back", held_up)
+    assert bring(Home(home.root, online_store=postgres_address), ARRIVALS) == {"arrivals": 5}
 
 
 def test_other_views_of_the_same_entity_keep_theirs(there: Home, code: Callable[[str], None]) -> None:
