@@ -1,9 +1,10 @@
 """Online reads for serving: the reader against ``get_online_features().to_dict()`` over the same store.
 
-One view of 100 k entities and ten features is materialized once into each store; then each way reads the same entities
-in processes of its own. Packed SQLite is also compared with Feast over its own SQLite store. What every read gave is
-hashed: a ratio is told only between ways that read the same values, most of which are there. Not in the limits: the
-wall time, PostgreSQL, and reads that a cache answers.
+One view of 100 k entities and ten features is materialized once into each store; then a process of its own reads the
+same entities of a store in every way, in turns: what a core does in a microsecond changes from second to second, and
+all ways have to have the same of it. Packed SQLite is also compared with Feast over its own SQLite store. What every
+read gave is hashed: a ratio is told only between ways that read the same values, most of which are there. Not in the
+limits: the wall time, PostgreSQL, and reads that a cache answers.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ FOUND = 0.8
 _HERE = "benchmarks.features.reads"
 _SERVICE = "numbers_of_entities"
 _WARM = 20
-_BLOCKS = 5
-"""Parts of the reads that are timed each on its own; the median is told: a neighbour's burst must not decide."""
+_BLOCKS = 40
+"""Parts of the reads that are timed each on its own, in turns; the median is told: a burst must not decide."""
 
 
 def measure(rounds: int, entities: int = ENTITIES) -> dict[str, Any]:
@@ -52,18 +53,21 @@ def measure(rounds: int, entities: int = ENTITIES) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary, redis_url() as redis, postgres_url() as postgres:
         folder, addresses = Path(temporary), {"redis": redis, "postgres": postgres}
         _write_rows(folder / "rows.parquet", entities)
-        given = {
+        given: dict[str, dict[str, Any]] = {
             store: {"store": store, "folder": str(folder), "address": addresses.get(store, "")} for store in STORES
         }
         for store in STORES:
             print(f"features: fill {store} ...", file=sys.stderr, flush=True)
             apart(f"{_HERE}:fill", **given[store])
-        ways = [(store, way) for store, found in STORES.items() for way in found]
-        runs: dict[tuple[str, str], list[dict[str, Any]]] = {place: [] for place in ways}
+        runs: dict[tuple[str, str], list[dict[str, Any]]] = {
+            (store, way): [] for store, ways in STORES.items() for way in ways
+        }
         for _ in range(rounds):
-            for store, way in ways:
-                print(f"features: read {store}, {way} ...", file=sys.stderr, flush=True)
-                runs[store, way].append(apart(f"{_HERE}:run", **given[store], way=way, entities=entities))
+            for store, ways in STORES.items():
+                print(f"features: read {store} ...", file=sys.stderr, flush=True)
+                found = apart(f"{_HERE}:run", **given[store], ways=ways, entities=entities)
+                for way in ways:
+                    runs[store, way].append(found[way])
     return _judged({place: _medians(found) for place, found in runs.items()}, entities)
 
 
@@ -83,26 +87,40 @@ def fill(watch: Stopwatch, store: str, folder: str, address: str) -> dict[str, A
     return {}
 
 
-def run(watch: Stopwatch, store: str, folder: str, address: str, way: str, entities: int) -> dict[str, Any]:
-    """Read in one way, a few entities at a time: CPU and wall time of a read, and a digest of all values."""
-    read = _reading(_feast(store, folder, address), way, entities)
-    sizes = {str(size): _timed(watch, read, list(_asked(size, times, entities))) for size, times in READS.items()}
-    return {"sizes": sizes}
+def run(watch: Stopwatch, store: str, folder: str, address: str, ways: list[str], entities: int) -> dict[str, Any]:
+    """Read in each way, a few entities at a time: way -> size -> CPU and wall time of a read, digest of all values."""
+    feast = _feast(store, folder, address)
+    reads = {way: _reading(feast, way, entities) for way in ways}
+    found: dict[str, Any] = {way: {} for way in ways}
+    for size, times in READS.items():
+        asked = list(_asked(size, times, entities))
+        cpus = _in_turns(watch, reads, asked)
+        for way, read in reads.items():
+            found[way][str(size)] = {"cpu_us": median(cpus[way]) * 1e6} | _told(read, asked)
+    return found
 
 
-def _timed(
-    watch: Stopwatch, read: Callable[[list[int]], dict[str, list[Any]]], asked: list[list[int]]
-) -> dict[str, Any]:
+def _in_turns(
+    watch: Stopwatch, reads: dict[str, Callable[[list[int]], dict[str, list[Any]]]], asked: list[list[int]]
+) -> dict[str, list[float]]:
+    """Seconds of the CPU that a read takes each way, in each block."""
+    cpus: dict[str, list[float]] = {way: [] for way in reads}
     for keys in asked[:_WARM]:
-        read(keys)
-    cpus = []
-    with watch.running():  # many in one go: a clock that is asked at each read takes a part of its time
+        for read in reads.values():
+            read(keys)
+    with watch.running():
         for block in range(_BLOCKS):
             keys_of = asked[block::_BLOCKS]
-            began = time.process_time()
-            for keys in keys_of:
-                read(keys)  # and let go: answers that are kept are walked through by the garbage collector
-            cpus.append((time.process_time() - began) / len(keys_of))
+            for way, read in reads.items():
+                began = time.process_time()  # many in one go: to ask the clock at each read takes a part of its time
+                for keys in keys_of:
+                    read(keys)  # and let go: answers that are kept are walked through by the garbage collector
+                cpus[way].append((time.process_time() - began) / len(keys_of))
+    return cpus
+
+
+def _told(read: Callable[[list[int]], dict[str, list[Any]]], asked: list[list[int]]) -> dict[str, Any]:
+    """Wall time of a read, a digest of all values, and how many there are."""
     walls, digest, values, present = [], hashlib.sha256(), 0, 0
     for keys in asked:
         before = time.perf_counter()
@@ -114,7 +132,6 @@ def _timed(
         present += sum(value is not None for column in columns for value in column)
     walls.sort()
     return {
-        "cpu_us": median(cpus) * 1e6,
         "p50_us": walls[len(walls) // 2] * 1e6,
         "p99_us": walls[int(len(walls) * 0.99)] * 1e6,
         "digest": digest.hexdigest(),
@@ -196,7 +213,7 @@ def _feast(store: str, folder: str, address: str) -> Any:
 def _medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for size in READS:
-        sizes = [run["sizes"][str(size)] for run in runs]
+        sizes = [run[str(size)] for run in runs]
         found[str(size)] = {name: round(median(s[name] for s in sizes), 1) for name in ("cpu_us", "p50_us", "p99_us")}
         found[str(size)]["digests"] = sorted({entry["digest"] for entry in sizes})
         found[str(size)]["values"] = min(entry["values"] for entry in sizes)

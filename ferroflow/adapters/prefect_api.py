@@ -12,6 +12,8 @@ import httpx
 from ferroflow.core.errors import ServiceError
 
 POOL = "ferroflow"
+# On SQLite a Prefect server waits 60 s for the lock on its file before it gives up: whoever asks waits longer.
+_PATIENCE = httpx.Timeout(90.0, connect=5.0)
 
 
 class _Patient(httpx.HTTPTransport):
@@ -31,9 +33,9 @@ class _Patient(httpx.HTTPTransport):
 class PrefectApi:
     """A server's API at ``url`` (``http://127.0.0.1:4200/api``)."""
 
-    def __init__(self, url: str, timeout: float = 10.0) -> None:
+    def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        self._client = httpx.Client(base_url=self.url, timeout=timeout, transport=_Patient())
+        self._client = httpx.Client(base_url=self.url, timeout=_PATIENCE, transport=_Patient())
 
     def make_pool(self) -> None:
         """Make the work pool, if it is not there. Its template comes from the first worker."""

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import hiredis
 import mmh3
@@ -25,6 +25,9 @@ from ferroflow.adapters.feast.values import event_time, row_decoder
 from ferroflow.core.errors import DataError, SpecError
 
 _RECEIVED = 65_536  # bytes taken from the socket at once
+
+_Link: TypeAlias = tuple[int, Any, Callable[[bytes], None], Callable[[int], bytes]]
+"""A process, its connection, and how that sends and receives."""
 
 
 def field_name(view: str, feature: str) -> bytes:
@@ -67,7 +70,7 @@ class RedisRows:
         )
         self._local = threading.local()
         self._open = Connections()
-        self._away_until = 0.0
+        self._away_until = 0.0  # nothing failed yet
         self._views: dict[str, _View] = {}
 
     def read(self, view: str, keys: Sequence[Key], features: Sequence[str]) -> Mapping[Key, Entry]:
@@ -109,7 +112,7 @@ class RedisRows:
     def _ask(self, commands: bytes, answers: int) -> list[Any]:
         if not answers:
             return []
-        if self._clock() < self._away_until:
+        if self._away_until and self._clock() < self._away_until:
             raise OnlineStoreAway(f"The online store {self._shown} is away; it is asked again soon.")
         try:
             return self._answers(commands, answers)
@@ -125,22 +128,25 @@ class RedisRows:
 
     def _answers(self, commands: bytes, answers: int) -> list[Any]:
         """The replies, read straight from the connection's socket: redis-py's own way takes as long as the server."""
-        connection = self._connection()
+        process, connection, send, receive = getattr(self._local, "link", None) or self._connect()
+        if process != os.getpid():  # a fork must not share its parent's connection
+            _, connection, send, receive = self._connect()
         replies: list[Any] = []
-        whole = False
+        refused = whole = False
         try:
-            socket, reader = connection._sock, hiredis.Reader()
-            socket.sendall(commands)
-            while True:
-                data = socket.recv(_RECEIVED)
-                if not data:
-                    raise redis.ConnectionError("it closed the connection")
-                reader.feed(data)
-                while (reply := reader.gets()) is not False:
-                    replies.append(reply)
-                if len(replies) >= answers:
-                    break
-            if len(replies) > answers or reader.has_data():
+            reader = hiredis.Reader()
+            send(commands)
+            while len(replies) < answers:
+                reply = reader.gets()
+                if reply is False:
+                    data = receive(_RECEIVED)
+                    if not data:
+                        raise redis.ConnectionError("it closed the connection")
+                    reader.feed(data)
+                    continue
+                replies.append(reply)
+                refused = refused or type(reply) is hiredis.ReplyError
+            if reader.has_data():
                 raise redis.InvalidResponse("it answers more than it was asked")
             whole = True
         except hiredis.ProtocolError as error:
@@ -151,21 +157,21 @@ class RedisRows:
             raise redis.ConnectionError(str(error)) from error
         finally:
             if not whole:  # answers that were not read would be taken for those of the next command
+                self._local.link = None
                 connection.disconnect()
-        for reply in replies:
-            if isinstance(reply, hiredis.ReplyError):
-                raise redis.ResponseError(str(reply))
+        if refused:
+            raise redis.ResponseError(next(str(reply) for reply in replies if isinstance(reply, hiredis.ReplyError)))
         return replies
 
-    def _connection(self) -> Any:
-        """This thread's connection, in this process: a fork must not share it."""
+    def _connect(self) -> _Link:
+        """A connection for this thread, in this process."""
         local = self._local
-        if getattr(local, "process", None) != os.getpid():
-            local.connection, local.process = self._pool.make_connection(), os.getpid()
-            local.mark = self._open.add(local.connection.disconnect)
-        if local.connection._sock is None:
-            local.connection.connect()
-        return local.connection
+        connection: Any = self._pool.make_connection()
+        local.mark = self._open.add(connection.disconnect)
+        connection.connect()
+        link: _Link = (os.getpid(), connection, connection._sock.sendall, connection._sock.recv)
+        local.link = link
+        return link
 
     def _away(self, error: Exception) -> OnlineStoreAway:
         self._away_until = self._clock() + self.rest_seconds
@@ -187,9 +193,17 @@ class _View:
         self._tail = b"".join(_bulk(field) for field in fields)
         self._project = plan.project.encode()
         self._decoder = row_decoder([kinds.get(name, "proto") for name in features])
-        self._single = entity_keys.single_encoder(view.keys[0].name, view.keys[0].kind) if len(view.keys) == 1 else None
+        self._single = self._number = None
+        if len(view.keys) == 1:
+            name, kind = view.keys[0].name, view.keys[0].kind
+            self._single = entity_keys.single_encoder(name, kind)
+            if kind in ("int64", "int32"):  # always of one length: all but the number is known beforehand
+                self._numbered = b"%b%d\r\n" % (self._head, len(self._single(0)) + len(self._project))
+                self._number = entity_keys.single_encoder(name, kind, b"%b\r\n%b" % (self._project, self._tail))
 
     def command(self, key: Key) -> bytes:
+        if self._number is not None and type(key) is int:
+            return self._numbered + self._number(key)
         if isinstance(key, bytes):
             name = key + self._project
         elif self._single is not None:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from ferroflow.adapters.feast.packed import PackedStore
 from ferroflow.adapters.feast.plan import KeyPlan, PackedPlan, ReadPlan, ViewPlan
-from ferroflow.adapters.feast.reader import FeatureReader
+from ferroflow.adapters.feast.reader import FeatureAnswer, FeatureReader
 from ferroflow.adapters.feast.resolve import read_plan
 from ferroflow.adapters.feast.rows import RowLayout
 from ferroflow.core.errors import DataError, SpecError
@@ -212,7 +212,9 @@ def test_values_of_every_type_are_feasts(market: Shop, values: list[Any], asked:
     base = next(fresh) * 100 - 2**40
     market.write(users, [({"user_id": base + i}, entry, NOW) for i, entry in enumerate(values)])
     columns = {"user_id": [base + i for i in asked]}
-    answer = market.reader("one", full).read(columns, NOW)
+    reader = market.reader("one", full)
+    answer = reader.read(columns, NOW)
+    row_by_row(reader, columns, answer)
     agree(answer.to_dict(), market.oracle("one", columns, full))
     assert answer.views["users"].missing == sum(i >= len(values) for i in asked)
 
@@ -224,7 +226,10 @@ def test_several_views_and_keys_are_read_as_feast_reads_them(market: Shop, data:
     write_all(market, data, base)
     asked = data.draw(st.lists(st.tuples(some, some), min_size=1, max_size=9))
     columns = {"user_id": [base + i for i, _ in asked], "shop_id": [f"{base}-{j}" for _, j in asked]}
-    agree(market.reader("several").read(columns, NOW).to_dict(), market.oracle("several", columns))
+    reader = market.reader("several")
+    answer = reader.read(columns, NOW)
+    row_by_row(reader, columns, answer)
+    agree(answer.to_dict(), market.oracle("several", columns))
 
 
 @MANY
@@ -238,7 +243,10 @@ def test_views_under_other_names_and_keys_are_read_as_feast_reads_them(market: S
         "from_shop": [f"{base}-{j}" for _, j, _ in asked],
         "to_shop": [f"{base}-{k}" for _, _, k in asked],
     }
-    agree(market.reader("mapped", True).read(columns, NOW).to_dict(), market.oracle("mapped", columns, True))
+    reader = market.reader("mapped", True)
+    answer = reader.read(columns, NOW)
+    row_by_row(reader, columns, answer)
+    agree(answer.to_dict(), market.oracle("mapped", columns, True))
 
 
 def write_all(market: Shop, data: st.DataObject, base: int) -> None:
@@ -279,6 +287,29 @@ def test_values_older_than_the_time_to_live_are_none_and_counted(market: Shop) -
     later = [NOW, NOW + timedelta(seconds=1), NOW - timedelta(seconds=1), NOW]
     assert reader.read(asked, later).columns["clicks"] == [1.0, None, 61.0, None]
     assert market.oracle("expiring", asked)["clicks"][:3] == [1.0, 60.0, 61.0]
+
+
+def row_by_row(reader: FeatureReader, columns: dict[str, list[Any]], answer: FeatureAnswer) -> None:
+    """Each row read alone gives what it has among others, and what is noticed of the rows adds up."""
+    height = len(next(iter(columns.values())))
+    alone = [reader.read({name: [column[row]] for name, column in columns.items()}, NOW) for row in range(height)]
+    for name, column in answer.to_dict().items():
+        assert repr([found.to_dict()[name] for found in alone]) == repr([[value] for value in column]), name  # nan too
+    for view, seen in answer.views.items():
+        views = [found.views[view] for found in alone]
+        assert sum(found.missing for found in views) == seen.missing
+        assert sum(found.stale for found in views) == seen.stale
+        assert max((found.newest for found in views if found.newest is not None), default=None) == seen.newest
+        assert min((found.oldest for found in views if found.oldest is not None), default=None) == seen.oldest
+
+
+def test_a_row_read_alone_without_key_or_too_old_is_noticed(market: Shop) -> None:
+    market.write(brief, [({"user_id": i}, {"clicks": float(i)}, NOW - timedelta(seconds=i)) for i in (1, 60, 61)])
+    reader = market.reader("expiring")
+    columns: dict[str, list[Any]] = {"user_id": [1, 60, 61, 99, None, 1]}
+    row_by_row(reader, columns, reader.read(columns, NOW))
+    alone = [reader.read({"user_id": [user]}, NOW) for user in columns["user_id"]]
+    assert [answer.columns["clicks"] for answer in alone] == [[1.0], [60.0], [None], [None], [None], [1.0]]
 
 
 def test_a_row_without_a_key_has_no_values(market: Shop) -> None:
