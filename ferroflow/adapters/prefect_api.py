@@ -12,22 +12,23 @@ import httpx
 from ferroflow.core.errors import ServiceError
 
 POOL = "ferroflow"
-# On SQLite a Prefect server waits 60 s for the lock on its file before it gives up: whoever asks waits longer.
-_PATIENCE = httpx.Timeout(90.0, connect=5.0)
+# On SQLite a Prefect server waits 60 s for the lock on its file before it gives up, and often answers 503 earlier.
+_PATIENCE = 90.0
 
 
 class _Patient(httpx.HTTPTransport):
     """Asks again after 503: a server on SQLite answers so while its file is locked by itself."""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """The answer; 503 only after six of them within some three seconds."""
-        for pause in (0.1, 0.2, 0.4, 0.8, 1.6):
+        """The answer; 503 only when there was no other for ``_PATIENCE`` seconds."""
+        deadline, pause = time.monotonic() + _PATIENCE, 0.1
+        while True:
             answer = super().handle_request(request)
-            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() + pause > deadline:
                 return answer
             answer.close()
             time.sleep(pause)
-        return super().handle_request(request)
+            pause = min(2 * pause, 2.0)
 
 
 class PrefectApi:
@@ -35,7 +36,9 @@ class PrefectApi:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        self._client = httpx.Client(base_url=self.url, timeout=_PATIENCE, transport=_Patient())
+        self._client = httpx.Client(
+            base_url=self.url, timeout=httpx.Timeout(_PATIENCE, connect=5.0), transport=_Patient()
+        )
 
     def make_pool(self) -> None:
         """Make the work pool, if it is not there. Its template comes from the first worker."""

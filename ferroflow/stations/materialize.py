@@ -20,9 +20,9 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from ferroflow.adapters.feast import marks
-from ferroflow.adapters.feast.bulk_rows import FOREVER, Replacement, replacing
 from ferroflow.adapters.feast.plan import ReadPlan, Rows
 from ferroflow.adapters.feast.reader import open_rows
+from ferroflow.adapters.feast.replacement import FOREVER, Replacement, replacing
 from ferroflow.adapters.feast.rows import Watermark
 from ferroflow.adapters.home import Home
 from ferroflow.adapters.storage import read_record, write_record

@@ -16,8 +16,9 @@ from feast.repo_config import RepoConfig
 from feast.value_type import ValueType
 
 from ferroflow.adapters.feast import encode, online
-from ferroflow.adapters.feast.bulk_rows import SLICE, LatestRows, Progress, replacement
+from ferroflow.adapters.feast.bulk_rows import SLICE, LatestRows, Progress
 from ferroflow.adapters.feast.packed import Key, PackedStore
+from ferroflow.adapters.feast.replacement import replacement
 from ferroflow.adapters.feast.rows import Kind, RowLayout
 from ferroflow.core.errors import DataError
 

@@ -24,8 +24,9 @@ from feast.repo_config import RepoConfig
 from psycopg import Connection, Cursor, OperationalError, Rollback, sql
 from psycopg.errors import LockNotAvailable
 
-from ferroflow.adapters.feast.bulk_rows import FOREVER, LatestRows, Progress, replacement
+from ferroflow.adapters.feast.bulk_rows import LatestRows, Progress
 from ferroflow.adapters.feast.encode import NULL_TIME, Ints, fixed_width, values_and_texts
+from ferroflow.adapters.feast.replacement import FOREVER, replacement
 
 _HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _END = b"\xff\xff"

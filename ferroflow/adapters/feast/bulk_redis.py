@@ -19,9 +19,10 @@ from feast.infra.online_stores.helpers import _mmh3
 from feast.infra.online_stores.redis import RedisOnlineStore, _versioned_fv_name
 from feast.repo_config import RepoConfig
 
-from ferroflow.adapters.feast.bulk_rows import FOREVER, LatestRows, Progress, Replacement, replacement
+from ferroflow.adapters.feast.bulk_rows import LatestRows, Progress
 from ferroflow.adapters.feast.encode import timestamp_bytes
 from ferroflow.adapters.feast.keys import is_entity_key
+from ferroflow.adapters.feast.replacement import FOREVER, Replacement, replacement
 from ferroflow.adapters.feast.values import event_time
 
 ENTITIES = 200

@@ -33,8 +33,9 @@ from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from feast.utils import _convert_arrow_to_proto, _validate_vector_field_lengths
 from pydantic import BaseModel, SecretStr
 
-from ferroflow.adapters.feast.bulk_rows import SLICE, LatestRows, Progress, replacement
+from ferroflow.adapters.feast.bulk_rows import SLICE, LatestRows, Progress
 from ferroflow.adapters.feast.encode import NULL_TIME, microseconds
+from ferroflow.adapters.feast.replacement import replacement
 from ferroflow.core.errors import DataError, FerroflowError, SpecError
 
 _log = logging.getLogger(__name__)
