@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import closing
 from typing import Any
 
 import pytest
@@ -72,19 +68,6 @@ def test_second_deployment_changes_nothing_and_asks_nothing(server: Server) -> N
 def test_heartbeat_automation_applied_twice_is_one(server: Server) -> None:
     api = PrefectApi(server.stack.environment()["PREFECT_API_URL"])
     assert api.apply_automation(heartbeat()) == api.apply_automation(heartbeat())
-
-
-def test_server_whose_database_is_busy_is_waited_for(server: Server) -> None:
-    api = PrefectApi(server.stack.environment()["PREFECT_API_URL"])
-    known = api.apply_automation(heartbeat())
-    with closing(sqlite3.connect(server.stack.home.prefect / "prefect.db", timeout=60, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        with ThreadPoolExecutor(1) as pool:
-            applied = pool.submit(api.apply_automation, heartbeat())
-            with pytest.raises(FutureTimeout):  # the lock really is in the way
-                applied.result(12)
-            other.execute("ROLLBACK")
-            assert applied.result(60) == known
 
 
 def test_form_describes_every_parameter(server: Server) -> None:
