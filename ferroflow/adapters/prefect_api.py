@@ -12,17 +12,24 @@ import httpx
 from ferroflow.core.errors import ServiceError
 
 POOL = "ferroflow"
-# On SQLite a Prefect server waits 60 s for the lock on its file before it gives up, and often answers 503 earlier.
-_PATIENCE = 90.0
+PATIENCE = 90.0
+"""Seconds for an answer. On SQLite a Prefect server waits 60 s for the lock on its file, and often says 503 earlier."""
+_GLANCE = 10.0  # seconds for an answer that is asked for again and again
 
 
 class _Patient(httpx.HTTPTransport):
-    """Asks again after 503: a server on SQLite answers so while its file is locked by itself."""
+    """Asks again after 503, which a server on SQLite says while its file is locked by itself.
+
+    All attempts together take as long as the request may wait for an answer.
+    """
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """The answer; 503 only when there was no other for ``_PATIENCE`` seconds."""
-        deadline, pause = time.monotonic() + _PATIENCE, 0.1
+        """The first answer other than 503; else the last."""
+        limits = request.extensions["timeout"]
+        deadline, pause = time.monotonic() + limits["read"], 0.1
         while True:
+            left = max(deadline - time.monotonic(), 0.1)
+            request.extensions = {**request.extensions, "timeout": {**limits, "read": left}}
             answer = super().handle_request(request)
             if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() + pause > deadline:
                 return answer
@@ -32,13 +39,12 @@ class _Patient(httpx.HTTPTransport):
 
 
 class PrefectApi:
-    """A server's API at ``url`` (``http://127.0.0.1:4200/api``)."""
+    """A server's API at ``url`` (``http://127.0.0.1:4200/api``), which has ``patience`` seconds for each answer."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience: float = PATIENCE) -> None:
         self.url = url.rstrip("/")
-        self._client = httpx.Client(
-            base_url=self.url, timeout=httpx.Timeout(_PATIENCE, connect=5.0), transport=_Patient()
-        )
+        timeout = httpx.Timeout(patience, connect=5.0)
+        self._client = httpx.Client(base_url=self.url, timeout=timeout, transport=_Patient())
 
     def make_pool(self) -> None:
         """Make the work pool, if it is not there. Its template comes from the first worker."""
@@ -50,7 +56,7 @@ class PrefectApi:
     def workers(self) -> list[str]:
         """The names of the workers that are online."""
         try:
-            answer = self._client.post(f"/work_pools/{POOL}/workers/filter", json={})
+            answer = self._client.post(f"/work_pools/{POOL}/workers/filter", json={}, timeout=_GLANCE)
         except httpx.HTTPError:
             return []
         if answer.status_code != 200:

@@ -26,8 +26,8 @@ from ferroflow.core.errors import DataError, SpecError
 
 _RECEIVED = 65_536  # bytes taken from the socket at once
 
-_Link: TypeAlias = tuple[int, Any, Callable[[bytes], None], Callable[[int], bytes]]
-"""A process, its connection, and how that sends and receives."""
+_Link: TypeAlias = tuple[int, Any, Callable[[bytes], None], Callable[[int], bytes], object]
+"""A process, its connection, how that sends and receives, and what closes it when it is gone."""
 
 
 def field_name(view: str, feature: str) -> bytes:
@@ -70,7 +70,7 @@ class RedisRows:
         )
         self._local = threading.local()
         self._open = Connections()
-        self._away_until = 0.0  # nothing failed yet
+        self._away_until = 0.0  # 0: no failure so far, and the clock need not be asked
         self._views: dict[str, _View] = {}
 
     def read(self, view: str, keys: Sequence[Key], features: Sequence[str]) -> Mapping[Key, Entry]:
@@ -99,8 +99,9 @@ class RedisRows:
 
     def close(self) -> None:
         """Give the connections back; a later read makes new ones."""
+        held, self._local = self._local, threading.local()  # first: who connects meanwhile is not closed
         self._open.close()
-        self._local = threading.local()
+        del held
 
     def _view(self, view: str, features: tuple[str, ...]) -> _View:
         """A view as it was asked for last; to compare names each time would cost more than the rest of a read."""
@@ -128,9 +129,10 @@ class RedisRows:
 
     def _answers(self, commands: bytes, answers: int) -> list[Any]:
         """The replies, read straight from the connection's socket: redis-py's own way takes as long as the server."""
-        process, connection, send, receive = getattr(self._local, "link", None) or self._connect()
-        if process != os.getpid():  # a fork must not share its parent's connection
-            _, connection, send, receive = self._connect()
+        link: _Link | None = getattr(self._local, "link", None)
+        if link is None or link[0] != os.getpid():  # a fork must not share its parent's connection
+            link = self._connect()
+        _, connection, send, receive, _ = link
         replies: list[Any] = []
         refused = whole = False
         try:
@@ -164,12 +166,12 @@ class RedisRows:
         return replies
 
     def _connect(self) -> _Link:
-        """A connection for this thread, in this process."""
-        local = self._local
-        connection: Any = self._pool.make_connection()
-        local.mark = self._open.add(connection.disconnect)
+        """A connection for this thread, in this process; not the pool's, which counts those that were lost for ever."""
+        local, connection = self._local, self._pool.connection_class(**self._pool.connection_kwargs)
         connection.connect()
-        link: _Link = (os.getpid(), connection, connection._sock.sendall, connection._sock.recv)
+        # Known to `close` only when it is whole; the mark in the tuple lives as long as a read that uses it.
+        mark = self._open.add(connection.disconnect)
+        link: _Link = (os.getpid(), connection, connection._sock.sendall, connection._sock.recv, mark)
         local.link = link
         return link
 

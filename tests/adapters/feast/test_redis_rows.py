@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,68 @@ def test_threads_read_each_by_its_own_connection(server: int) -> None:
     for thread in threads:
         thread.join()
     assert found == [{1: (10_000_005, [2.5])}] * 200
+
+
+def test_connections_that_were_lost_count_for_nothing(server: int) -> None:
+    few = RedisPlan(url=f"redis://127.0.0.1:{server}/0?max_connections=2")
+    rows = RedisRows(plan(server).model_copy(update={"store": few}))
+    with redis.Redis(port=server) as client:
+        for _ in range(5):
+            assert rows.read("users", [1], ["clicks"]) == {1: (10_000_005, [2.5])}
+            client.client_kill_filter(skipme=True, _type="normal")
+
+
+def test_close_ends_the_connections_of_threads_that_live(server: int) -> None:
+    rows, ready, end = RedisRows(plan(server)), threading.Barrier(4), threading.Event()
+
+    def work() -> None:
+        rows.watermark("users")
+        ready.wait()
+        end.wait()
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    assert len(rows._open) == 3
+    rows.close()
+    assert len(rows._open) == 0
+    end.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_close_while_others_read_is_no_other_error_than_that_it_is_away(server: int) -> None:
+    rows, end = RedisRows(plan(server), rest_seconds=0), threading.Event()
+
+    def work() -> set[str]:
+        found = set()
+        while not end.is_set():
+            with suppress(OnlineStoreAway):
+                found.add(repr(rows.read("users", [1], ["clicks"])))
+        return found
+
+    with ThreadPoolExecutor(2) as pool:
+        reading = [pool.submit(work) for _ in range(2)]
+        for _ in range(300):
+            time.sleep(0.005)
+            rows.close()
+        end.set()
+        assert [read.result() for read in reading] == [{repr({1: (10_000_005, [2.5])})}] * 2
+
+
+def test_a_fork_makes_its_own_connection_and_leaves_its_parents_alone(server: int) -> None:
+    rows = RedisRows(plan(server))
+    whose = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n"
+    before = rows._ask(whose, 1)
+    child = os.fork()
+    if child == 0:
+        mine = rows._ask(whose, 1)
+        rows.close()
+        os._exit(0 if mine != before and rows.read("users", [1], ["clicks"]) == {1: (10_000_005, [2.5])} else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert rows._ask(whose, 1) == before
+    rows.close()
 
 
 def test_a_thread_that_ends_gives_its_connection_back(server: int) -> None:
