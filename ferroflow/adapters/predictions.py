@@ -16,6 +16,8 @@ from typing import Any
 
 import polars as pl
 
+from ferroflow.adapters.write_ahead import log_ahead
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS predictions (
     id TEXT PRIMARY KEY, at INTEGER NOT NULL, version TEXT NOT NULL, event_time INTEGER, inputs TEXT NOT NULL,
@@ -164,7 +166,7 @@ class PredictionLog:
             connection = sqlite3.connect(
                 self.path, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None
             )
-            connection.execute("PRAGMA journal_mode=WAL")
+            log_ahead(connection, _BUSY_SECONDS)
             connection.execute("PRAGMA synchronous=FULL")
             connection.executescript(_SCHEMA)
             self._connection, self._inode = connection, _inode(self.path)

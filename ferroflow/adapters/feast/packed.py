@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, TypeAlias
 
 from ferroflow.adapters.feast.rows import RowLayout, Value, Watermark
+from ferroflow.adapters.write_ahead import log_ahead
 from ferroflow.core.errors import DataError, NotFound
 
 Key: TypeAlias = int | str | bytes
@@ -235,7 +236,7 @@ def _open_for_writing(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Autocommit between explicit transactions; a service may use the connection from a worker thread.
     connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
+    log_ahead(connection)
     connection.execute("PRAGMA synchronous = NORMAL")
     if _version(connection) != VERSION:
         with connection:
