@@ -81,8 +81,8 @@ class PackedRows:
 
     def close(self) -> None:
         """Close the files; a later read opens them again."""
+        self._local = threading.local()  # first: who connects meanwhile keeps what it made
         self._open.close()
-        self._local = threading.local()
 
     def _store(self, file: Path) -> PackedStore:
         stores: dict[Path, tuple[tuple[int, ...], PackedStore, object]] = self._local.__dict__.setdefault("stores", {})

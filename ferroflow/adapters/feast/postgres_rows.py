@@ -100,8 +100,8 @@ class PostgresRows:
 
     def close(self) -> None:
         """Give the connections back; a later read makes new ones."""
+        self._local = threading.local()  # first: who connects meanwhile keeps what it made
         self._open.close()
-        self._local = threading.local()
 
     def _ask(self, query: sql.Composed, given: Sequence[Any]) -> list[Any]:
         if self._clock() < self._away_until:

@@ -99,9 +99,8 @@ class RedisRows:
 
     def close(self) -> None:
         """Give the connections back; a later read makes new ones."""
-        held, self._local = self._local, threading.local()  # first: who connects meanwhile is not closed
+        self._local = threading.local()  # first: who connects meanwhile keeps what it made
         self._open.close()
-        del held
 
     def _view(self, view: str, features: tuple[str, ...]) -> _View:
         """A view as it was asked for last; to compare names each time would cost more than the rest of a read."""

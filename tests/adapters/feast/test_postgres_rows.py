@@ -7,6 +7,8 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -261,6 +263,25 @@ def test_close_ends_the_connections_of_threads_that_live(server: str) -> None:
     end.set()
     for thread in threads:
         thread.join()
+
+
+def test_close_while_others_read_is_no_other_error_than_that_it_is_away(server: str) -> None:
+    rows, end = PostgresRows(plan(server), rest_seconds=0), threading.Event()
+
+    def work() -> set[str]:
+        found = set()
+        while not end.is_set():
+            with suppress(OnlineStoreAway):
+                found.add(repr(rows.read("users", [1], ["name", "clicks"])))
+        return found
+
+    with ThreadPoolExecutor(2) as pool:
+        reading = [pool.submit(work) for _ in range(2)]
+        for _ in range(40):
+            time.sleep(0.05)
+            rows.close()
+        end.set()
+        assert [read.result() for read in reading] == [{repr(EXPECTED)}] * 2
 
 
 def test_a_fork_makes_its_own_connection_and_leaves_its_parents_alone(server: str) -> None:
